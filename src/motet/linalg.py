@@ -1,0 +1,42 @@
+"""The two products that every method and every route needs: the Gram matrix, and a weighted sum of rows."""
+
+import torch
+from torch import Tensor
+
+# Rows are read in blocks of this many columns where they must be converted first, so that no K x P copy is made.
+_BLOCK = 1 << 18
+
+
+def gram(jacobian: Tensor) -> Tensor:
+    """G = J Jᵀ in float64, from rows of any floating dtype.
+
+    Half-precision rows are converted to float32 block by block: their products would not survive
+    in their own dtype, and a converted copy of the whole Jacobian would double the memory.
+
+    Shapes:
+        jacobian (K, P) → gram (K, K).
+    """
+    if jacobian.dtype in (torch.float32, torch.float64):
+        return as_double(jacobian @ jacobian.T)
+    blocks = (block.float() for block in jacobian.split(_BLOCK, dim=1))
+    total = torch.zeros(len(jacobian), len(jacobian), device=jacobian.device)
+    for block in blocks:
+        total.addmm_(block, block.T)
+    return as_double(total)
+
+
+def combine(weights: Tensor, rows: Tensor) -> Tensor:
+    """Σₖ wₖ rₖ, in the rows' dtype and shape: (K,), (K, …) → (…)."""
+    return torch.tensordot(weights.to(rows), rows, dims=1)
+
+
+def cosines(gram: Tensor) -> Tensor:
+    """Cosines between the tasks' gradients: (K, K) → (K, K). A task of zero gradient has cosine 0 with all."""
+    norms = gram.diagonal().clamp(min=0).sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+    return (gram * inverse[:, None] * inverse[None, :]).clamp(-1, 1)
+
+
+def as_double(tensor: Tensor) -> Tensor:
+    """float64 where the device has it; Apple's GPUs do not."""
+    return tensor if tensor.device.type == "mps" else tensor.double()

@@ -1,0 +1,143 @@
+"""What a method is: K losses, a K×K Gram matrix or a K×P Jacobian in; weights or a direction out.
+
+A method knows nothing of models, optimizers or routes. State that must survive a checkpoint is kept as
+tensors through `recall` and `remember`, one row a task, so that a task that is absent from a batch keeps
+its row untouched.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from motet.linalg import combine, gram
+from motet.methods.registry import register
+
+__all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "register"]
+
+
+class Method:
+    """State and task bookkeeping that all methods share. Derive from one of the three kinds below."""
+
+    needs: Literal["losses", "gram", "jacobian"]
+    lower_bound: float | None = None
+    """Losses must exceed this, or None where any finite loss will do. The Balancer checks it and names the task."""
+    wants_feedback: ClassVar[bool] = False
+    """True for methods that learn from the losses on the same batch after the optimizer's step: see `update`."""
+
+    def __init__(self) -> None:
+        self.converged: bool | Tensor = True
+        self.generator: torch.Generator | None = None
+        self._state: dict[str, Tensor] = {}
+        self._rows: Tensor | None = None
+        self._count: int | None = None
+
+    def __repr__(self) -> str:
+        hidden = ("converged", "generator")
+        options = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+
+    def loss_weights(self, losses: Tensor) -> Tensor | None:
+        """Factors on the losses that are applied before any gradient is looked at: (K,) → (K,), or None.
+
+        A method that works on log-losses returns 1/L here. These factors scale heads and trunk alike.
+        """
+        return None
+
+    def update(self, losses: Tensor) -> None:
+        """Take the losses on the same batch after the optimizer's step: (K,). Most methods ignore them."""
+
+    @contextmanager
+    def on_tasks(self, rows: Tensor, count: int) -> Iterator[None]:
+        """Within this context the K tasks given are the ``rows`` of ``count`` known tasks."""
+        self._rows, self._count = rows, count
+        try:
+            yield
+        finally:
+            self._rows = self._count = None
+
+    def recall(self, name: str, like: Tensor, fill: float) -> Tensor:
+        """The present tasks' rows of a state, shaped as ``like``: (K, …). Rows never seen hold ``fill``.
+
+        Raises:
+            ValueError: if the number of tasks has changed and nothing says which they are.
+        """
+        count = len(like) if self._count is None else self._count
+        stored = self._state.get(name)
+        known = 0 if stored is None else len(stored)
+        if self._rows is None and stored is not None and known != count:
+            raise ValueError(
+                f"{type(self).__name__} holds the state of {known} tasks and was given {count}: "
+                "use a Balancer, which knows tasks by name, or a new method"
+            )
+        if known < count:
+            fresh = like.new_full((count - known, *like.shape[1:]), fill)
+            stored = fresh if stored is None else torch.cat([stored.to(like), fresh])
+        assert stored is not None
+        self._state[name] = stored = stored.to(like)
+        return stored.clone() if self._rows is None else stored[self._rows.to(stored.device)]
+
+    def remember(self, name: str, values: Tensor) -> None:
+        """Store the present tasks' rows of a state that `recall` has made."""
+        values = values.detach()
+        if self._rows is None:
+            self._state[name] = values.clone()
+        else:
+            self._state[name][self._rows.to(values.device)] = values
+
+    def use_generator(self, generator: torch.Generator | None) -> None:
+        """Draw from ``generator``, or from an own one seeded as torch was last seeded. Its state is saved.
+
+        An own generator keeps a random method from shifting the draws of everything else, and gives all
+        processes that were seeded alike the same weights.
+        """
+        self.generator = generator or torch.Generator().manual_seed(torch.initial_seed())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state as tensors: safe to write with safetensors, complete for an exact resume."""
+        state = {name: value.clone() for name, value in self._state.items()}
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave, into a new method too."""
+        self._state = {name: value.clone() for name, value in state.items() if name != "generator"}
+        if "generator" in state and self.generator is not None:
+            self.generator.set_state(state["generator"].cpu())
+
+
+class LossMethod(Method):
+    """Weights from the values of the losses alone: one backward pass of Σ wₖLₖ, which scales the heads too."""
+
+    needs = "losses"
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """Weights of the losses, for finite ``losses`` above `lower_bound`: (K,) → (K,)."""
+        raise NotImplementedError
+
+
+class GramMethod(Method):
+    """Weights from the Gram matrix G = J Jᵀ of the tasks' gradients. Heads get their own gradient, unscaled."""
+
+    needs = "gram"
+
+    def weights(self, gram: Tensor) -> Tensor:
+        """Weights of the tasks' gradients: (K, K) → (K,)."""
+        raise NotImplementedError
+
+    def direction(self, jacobian: Tensor) -> Tensor:
+        """The update Jᵀw, to be descended: (K, P) → (P,)."""
+        return combine(self.weights(gram(jacobian)), jacobian)
+
+
+class JacobianMethod(Method):
+    """A direction that is no fixed combination of the tasks' gradients, so it needs all of them."""
+
+    needs = "jacobian"
+
+    def direction(self, jacobian: Tensor) -> Tensor:
+        """The update, to be descended: (K, P) → (P,)."""
+        raise NotImplementedError

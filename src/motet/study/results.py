@@ -1,0 +1,157 @@
+"""What a finished run leaves behind, and what a study makes of many: plain data, no computation.
+
+Sign convention everywhere: a *change* is in per cent of the single-task result and positive means WORSE,
+as in Δm, whichever direction the metric itself has.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SINGLE = "stl"
+SUM = "sum"
+"""The arms that every study has: one model a task, and the plain sum."""
+
+Decision = Literal["ADOPT", "KEEP SUM", "KEEP SINGLE", "UNDECIDED"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of a learning curve. ``seconds`` counts training from the start of the run, without evaluation."""
+
+    epoch: int
+    seconds: float
+    train_loss: dict[str, float]
+    validation: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Cosines between the tasks' exact gradients of the trunk, averaged over a few fixed batches."""
+
+    epoch: int
+    tasks: list[str]
+    matrix: list[list[float]]
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What training took. A backward pass of a task means one through the trunk, for that task alone or for all."""
+
+    steps: int
+    seconds: float
+    seconds_per_step: float
+    peak_memory_mib: float
+    forwards_per_step: float
+    backwards_per_step: float
+    parameters: int
+    step_length: float
+    """Median norm of the trunk's gradient after combination, over that of the plain sum on the same batches."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm trained with one seed."""
+
+    arm: str
+    seed: int
+    test: dict[str, float]
+    validation: dict[str, float]
+    best_epoch: dict[str, int]
+    curve: list[Epoch]
+    weights: list[dict[str, float]]
+    """The tasks' loss or gradient weights as they went: {"step": …, task: …}, thinned to a few hundred rows."""
+    cosines: list[Cosines]
+    cost: RunCost
+    warnings: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types; `from_json` takes it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Run":
+        """The inverse of `to_json`."""
+        rest = {k: v for k, v in data.items() if k not in ("curve", "cosines", "cost")}
+        return cls(
+            curve=[Epoch(**row) for row in data["curve"]],
+            cosines=[Cosines(**row) for row in data["cosines"]],
+            cost=RunCost(**data["cost"]),
+            **rest,
+        )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over paired seeds with its 95 % BCa bootstrap interval; the bounds are NaN below two seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One row of the verdict's table. Changes are in per cent against single-task, positive = worse."""
+
+    arm: str
+    seeds: int
+    delta_m: Interval
+    log_ratio: Interval
+    """Mean log-ratio of the errors in per cent: as Δm, but a doubling and a halving weigh the same."""
+    mean_rank: float
+    per_task: dict[str, Interval]
+    worst_task: str
+    worst_change: float
+    harmed: list[str]
+    """Tasks whose interval lies wholly on the worse side of single-task."""
+    over_sum: Interval
+    """Δm of this arm minus Δm of the plain sum, in points; negative = better than the sum."""
+    p_sum: float
+    p_sum_holm: float
+    p_single: float
+    seconds_per_step: float
+    step_cost: float
+    """Time of a step over the plain sum's: the median over seeds of the paired ratios."""
+    total_seconds: float
+    peak_memory_mib: float
+    forwards_per_step: float
+    backwards_per_step: float
+    step_length: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to adopt, fixed before the results are seen."""
+
+    alpha: float = 0.05
+    margin: float = 1.0
+    """A difference in Δm below this many points does not matter."""
+    worst_task: float = 10.0
+    """No task may lose more than this many per cent against single-task."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision and why."""
+
+    decision: Decision
+    arm: str
+    """The arm to use: the adopted one, ``sum``, ``stl``, or the best candidate where undecided."""
+    headline: str
+    reasons: list[str]
+    seeds: int
+    more_seeds: int | None
+    """How many more seeds would decide, where undecided and it can be told."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the tables and the report's first pages show."""
+
+    arms: list[ArmSummary]
+    verdict: Verdict
+    rule: Rule
+    baseline: dict[str, float]
+    """Mean single-task result of every task, on the metric's own scale."""
