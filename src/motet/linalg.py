@@ -27,7 +27,8 @@ def gram(jacobian: Tensor) -> Tensor:
 
 def combine(weights: Tensor, rows: Tensor) -> Tensor:
     """Σₖ wₖ rₖ, in the rows' dtype and shape: (K,), (K, …) → (…)."""
-    return torch.tensordot(weights.to(rows), rows, dims=1)
+    total: Tensor = torch.tensordot(weights.to(rows), rows, dims=1)
+    return total
 
 
 def cosines(gram: Tensor) -> Tensor:

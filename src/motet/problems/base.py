@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from motet.problems.packages import Package
+
 Kind = Literal["regression", "binary", "multiclass"]
 
 
@@ -93,6 +95,7 @@ class Problem:
         load: seed → Data. The same seed gives the same split, for every arm.
         caution: What this problem can't show, printed with its results.
         trunk: (inputs of shape (N, …), training) → module from inputs to features (N, width).
+        package: The Python package whose files hold the data, where they must be fetched first.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Problem:
     caution: str = ""
     training: Training = field(default_factory=Training)
     trunk: Callable[[Tensor, Training], nn.Module] | None = None
+    package: Package | None = None
 
     def model(self, data: Data, seed: int, training: Training | None = None) -> "Model":
         """A fresh model, identical for every arm with this seed, and torch's global generator untouched."""

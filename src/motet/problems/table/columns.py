@@ -1,0 +1,319 @@
+"""What the columns of a table are: outcomes with their kind, and features as numbers or categories."""
+
+import difflib
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from motet.problems.base import Kind, Task
+
+FEW_NUMBERS = 10
+"""A target of whole numbers with up to this many different ones is taken for classes."""
+FEW_STRINGS = 50
+"""A target of strings may have this many different ones before it looks like an identifier."""
+MOSTLY_DIFFERENT = 0.9
+"""A text column in which this share of the values differ is an identifier or free text, no category."""
+MISSING = "(missing)"
+"""The category of a missing category."""
+
+Role = Literal["target", "feature", "group", "time", "left out"]
+_METRICS: dict[Kind, str] = {"regression": "mae", "binary": "auroc", "multiclass": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column of the table is used for, and as what."""
+
+    name: str
+    role: Role
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A target column: the task and its values, NaN or -1 where the label is missing."""
+
+    task: Task
+    values: NDArray[np.float64] | NDArray[np.int64]
+    column: Column
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which rows have a label."""
+        return self.values >= 0 if self.task.kind == "multiclass" else ~np.isnan(self.values)
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Classes as codes, with -1 for missing; a regression target has one stratum."""
+        if self.task.kind == "regression":
+            return np.zeros(len(self.values), dtype=np.int64)
+        return np.nan_to_num(self.values, nan=-1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Numbers with NaN for missing, and categories as strings with `MISSING` for missing."""
+
+    numbers: pd.DataFrame
+    categories: pd.DataFrame
+    columns: tuple[Column, ...]
+
+
+def find(name: str, columns: Iterable[str], role: str) -> str:
+    """The column of this name.
+
+    Raises:
+        ValueError: if there is none, with the nearest ones.
+    """
+    columns = list(columns)
+    if name in columns:
+        return name
+    lower = {column.lower(): column for column in columns}
+    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_some(columns)}"
+    raise ValueError(f"the table has no column {name!r} for the {role}: {hint}")
+
+
+def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]:
+    """ "name" or "name:type" → name and type; a column whose own name has a colon wins.
+
+    Raises:
+        ValueError: for an unknown column or type.
+    """
+    columns = list(columns)
+    name, colon, kind = target.rpartition(":")
+    if target in columns or not colon:
+        return find(target, columns, "target"), None
+    name = find(name, columns, "target")
+    for known in get_args(Kind):
+        if kind == known:
+            return name, known
+    near = difflib.get_close_matches(kind, get_args(Kind), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(get_args(Kind))}"
+    raise ValueError(f"target {name!r} can't be of type {kind!r}: {hint}")
+
+
+def plain(series: pd.Series) -> pd.Series:
+    """The column as bool, float, UTC datetime or str, with missing values; as object where it is none of them."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        # Codes are categories even where they look like numbers: whoever made the table said so.
+        return series.astype(object).map(_text, na_action="ignore").astype("string")
+    types = pd.api.types
+    if types.is_object_dtype(series):
+        inferred = types.infer_dtype(series, skipna=True)
+        if inferred == "boolean":
+            return series.astype("boolean")
+        if inferred in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
+            return series.astype("float64")
+        if inferred in ("date", "datetime", "datetime64"):
+            return pd.to_datetime(series, utc=True)
+        if not all(isinstance(value, str | int | float | bytes) for value in series.dropna()):
+            return series
+        return series.map(str, na_action="ignore").astype("string")
+    if types.is_timedelta64_dtype(series):
+        return series.dt.total_seconds()
+    if types.is_datetime64_any_dtype(series):
+        return pd.to_datetime(series, utc=True)
+    if types.is_bool_dtype(series) or types.is_string_dtype(series):
+        return series
+    if types.is_numeric_dtype(series) and not types.is_complex_dtype(series):
+        return series.astype("Float64").astype("float64") if series.isna().any() else series.astype("float64")
+    return series.astype(object)
+
+
+def dates(series: pd.Series) -> pd.Series | None:
+    """A text column of ISO 8601 dates (2026-01-31, 2026-01-31 14:00) as UTC datetimes, else None.
+
+    Other formats are not guessed at: 01/02/2026 is January in one country and February in the next.
+    """
+    known = series.dropna()
+    if known.empty or not known.str.match(r"\d{4}-\d{2}-\d{2}").all():
+        return None
+    parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
+    return None if parsed[series.notna()].isna().any() else parsed
+
+
+def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
+    """A target column as a task, its kind inferred where it is not given.
+
+    Two different values are binary (the larger, or the later in the alphabet, is 1). More are multiclass
+    where they are strings, up to 50 of them, or whole numbers, up to 10; other numbers are regression.
+
+    Raises:
+        ValueError: if nothing can be learned from the column, or it does not fit the kind.
+    """
+    series = plain(raw)
+    rows, known = len(series), series.dropna()
+    inferred = kind is None
+    if known.empty:
+        raise ValueError(f"target {name!r} has no labels: all {rows} of its cells are empty")
+    if pd.api.types.is_datetime64_any_dtype(series) or pd.api.types.is_object_dtype(series):
+        what = "dates" if pd.api.types.is_datetime64_any_dtype(series) else f"{type(known.iloc[0]).__name__} objects"
+        raise ValueError(f"target {name!r} holds {what}: make it a number, such as days, or classes")
+    numeric = not pd.api.types.is_string_dtype(series)
+    if numeric:
+        known = known.astype("float64")
+        if np.isinf(known).any():
+            raise ValueError(f"target {name!r} is infinite in row {_row(np.isinf(known))}: correct that cell")
+    values = sorted(known.unique())
+    if len(values) == 1:
+        raise ValueError(f"target {name!r} is {_text(values[0])!r} in all {len(known)} labelled rows: nothing to learn")
+    kind = kind or _infer(values, numeric, known, name)
+    if kind == "regression":
+        if not numeric:
+            raise ValueError(f"target {name!r} can't be regression: {_not_a_number(known)}")
+        detail = f"{len(known)} of {rows} labelled"
+        task = Task(name, kind, _METRICS[kind])
+        return Outcome(task, series.astype("float64").to_numpy(), _target(task, detail, inferred))
+    if kind == "binary" and len(values) != 2:
+        raise ValueError(f"target {name!r} can't be binary: it has {len(values)} values, {_some(map(_text, values))}")
+    if len(values) > len(known) / 2:
+        raise ValueError(f"target {name!r} can't be classes: it has {len(values)} in {len(known)} labelled rows")
+    labels = tuple(_text(value) for value in values)
+    task = Task(name, kind, _METRICS[kind], classes=len(labels) if kind == "multiclass" else 0, labels=labels)
+    codes = pd.Categorical(series.astype("float64") if numeric else series, categories=values).codes.astype(np.int64)
+    meaning = f"1 is {labels[1]!r}" if kind == "binary" else f"{len(labels)} classes"
+    detail = f"{meaning}, {len(known)} of {rows} labelled"
+    coded = codes if kind == "multiclass" else np.where(codes < 0, np.nan, codes)
+    return Outcome(task, coded, _target(task, detail, inferred))
+
+
+def features(table: pd.DataFrame) -> Features:
+    """Numbers and categories from the columns that are left.
+
+    Truth values become 0 and 1; dates become days since 1970, month, weekday and hour. Left out are
+    constant columns, running numbers, text that differs from row to row, and objects such as lists.
+    """
+    numbers: dict[str, pd.Series] = {}
+    categories: dict[str, pd.Series] = {}
+    columns: list[Column] = []
+    types = pd.api.types
+
+    def leave_out(name: str, why: str) -> None:
+        columns.append(Column(name, "left out", why))
+
+    for name in table.columns:
+        series = plain(table[name])
+        if types.is_object_dtype(series):
+            leave_out(name, "holds objects")
+            continue
+        if series.nunique(dropna=False) <= 1:
+            leave_out(name, "constant")
+            continue
+        if types.is_string_dtype(series) and (parsed := dates(series)) is not None:
+            series = parsed
+        missing = f"{int(series.isna().sum())} missing" if series.isna().any() else ""
+        if types.is_datetime64_any_dtype(series):
+            numbers |= _date_parts(name, series)
+            columns.append(Column(name, "feature", "date", missing))
+        elif types.is_string_dtype(series):
+            distinct = series.nunique()
+            if distinct > MOSTLY_DIFFERENT * series.notna().sum():
+                leave_out(name, "text that differs in every row")
+                continue
+            categories[name] = series.astype(object).where(series.notna(), MISSING).astype(str)
+            detail = f"{distinct} values" + (f", {missing}" if missing else "")
+            columns.append(Column(name, "feature", "category", detail))
+        elif len(series) > 1 and (series.astype("float64").diff().iloc[1:] == 1).all():
+            leave_out(name, "running number")
+        else:
+            # An infinite value is no measurement; the imputer treats it as one that is missing.
+            numbers[name] = series.astype("float64").replace([np.inf, -np.inf], np.nan)
+            columns.append(Column(name, "feature", "number", missing))
+    rows = table.index
+    return Features(pd.DataFrame(numbers, index=rows), pd.DataFrame(categories, index=rows), tuple(columns))
+
+
+def mostly_numbers(series: pd.Series) -> str | None:
+    """The first text that keeps a column of numbers from being one, or None where it is not mostly numbers."""
+    known = series[series != MISSING].dropna()
+    broken = pd.to_numeric(known, errors="coerce").isna()
+    return str(known[broken].iloc[0]) if len(known) and 0 < broken.mean() < 0.5 else None
+
+
+def times(raw: pd.Series, name: str) -> NDArray[np.generic]:
+    """The time column as something that can be ordered.
+
+    Raises:
+        ValueError: if a row has no time, or it can't be read.
+    """
+    series = plain(raw)
+    if series.isna().any():
+        raise ValueError(f"the time column {name!r} is empty in row {_row(series.isna())}: fill it, or drop those rows")
+    if pd.api.types.is_string_dtype(series):
+        if (parsed := dates(series)) is None:
+            odd = series[~series.str.match(r"\d{4}-\d{2}-\d{2}")]
+            example = (odd if len(odd) else series).iloc[0]
+            raise ValueError(
+                f"the time column {name!r} can't be read as dates, for example {example!r}: write them as "
+                "2026-01-31 or 2026-01-31 14:00, or as numbers"
+            )
+        series = parsed
+    if pd.api.types.is_object_dtype(series):
+        raise ValueError(f"the time column {name!r} holds neither dates nor numbers")
+    if pd.api.types.is_datetime64_any_dtype(series):
+        return np.asarray(series.dt.tz_localize(None).to_numpy())
+    return np.asarray(series.astype("float64"))
+
+
+def groups(raw: pd.Series, name: str) -> NDArray[np.int64]:
+    """The group column as codes.
+
+    Raises:
+        ValueError: if a row has no group.
+    """
+    if raw.isna().any():
+        raise ValueError(f"the group column {name!r} is empty in row {_row(raw.isna())}: fill it, or drop those rows")
+    return np.asarray(pd.factorize(raw)[0], dtype=np.int64)
+
+
+def _infer(values: list[float] | list[str], numeric: bool, known: pd.Series, name: str) -> Kind:
+    if len(values) == 2:
+        return "binary"
+    if numeric:
+        return "multiclass" if len(values) <= FEW_NUMBERS and (known % 1 == 0).all() else "regression"
+    if len(values) <= FEW_STRINGS:
+        return "multiclass"
+    why = _not_a_number(known) if mostly_numbers(known) else f"it has {len(values)} different strings"
+    raise ValueError(f"target {name!r} is neither classes nor a number: {why}; correct it, or say {name}:multiclass")
+
+
+def _target(task: Task, detail: str, inferred: bool) -> Column:
+    return Column(task.name, "target", task.kind, detail + (", type inferred" if inferred else ""))
+
+
+def _not_a_number(known: pd.Series) -> str:
+    broken = pd.to_numeric(known, errors="coerce").isna()
+    if not broken.any():
+        return "its numbers are stored as text"
+    return f"row {_row(broken)} holds {known[broken].iloc[0]!r}, which is not a number"
+
+
+def _date_parts(name: str, series: pd.Series) -> dict[str, pd.Series]:
+    parts = {
+        "days": (series - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds() / 86400,
+        "month": series.dt.month,
+        "weekday": series.dt.weekday,
+        "hour": series.dt.hour,
+    }
+    return {f"{name}:{part}": values.astype("float64") for part, values in parts.items() if values.nunique() > 1}
+
+
+def _row(mask: pd.Series) -> int:
+    """The first row where the mask holds, counted from 1 below the header."""
+    label: Hashable = mask.idxmax()
+    return int(str(label)) + 1
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _some(names: Iterable[object], most: int = 8) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

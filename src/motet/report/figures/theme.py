@@ -1,0 +1,187 @@
+"""What all figures share: colours, markers, type sizes, and panels measured in pixels from the top left.
+
+Every colour has a name in `VARIABLES`. On the report's page the colour is replaced by the CSS variable of
+that name, which is how one drawing serves light, dark and print. So a figure may use no other colour.
+"""
+
+import functools
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from motet.report.numbers import short
+from motet.study.results import SINGLE, SUM
+
+INK, MUTED, LINE, GRID, PAPER = "#1c2127", "#5d6773", "#a9b1bb", "#e3e6ea", "#fefefe"
+BETTER, WORSE = "#0f766e", "#b4412a"
+POSITIVE, NEGATIVE = "#3f86b0", "#d2694b"
+_REFERENCES = {SINGLE: ("#737d89", "D"), SUM: ("#2b3138", "s")}
+# Okabe and Ito's colours, darkened where they are too pale for a white page, and two more. Colour is never
+# the only sign: every arm also has a marker, and most figures name it directly.
+_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#c4589b", "#c48a00", "#6a51a3", "#3f9fd8", "#7c5330"]
+_MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
+
+VARIABLES = {
+    **{INK: "--ink", MUTED: "--muted", LINE: "--line", GRID: "--grid", PAPER: "--paper"},
+    **{BETTER: "--better", WORSE: "--worse", POSITIVE: "--positive", NEGATIVE: "--negative"},
+    **{colour: f"--{arm}" for arm, (colour, _) in _REFERENCES.items()},
+    **{colour: f"--arm-{i}" for i, colour in enumerate(_COLOURS)},
+}
+
+STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # names are not formulas: "$" is a dollar
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": MUTED,
+    "path.simplify": True,
+}
+WIDTH = 320
+"""Of one panel, in pixels: the width of a phone, so that a panel on its own can be read there."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def drawn(function: Callable[P, R]) -> Callable[P, R]:
+    """Draw in the report's style, whatever the user's rcParams are, and leave those alone."""
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return inside
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an arm looks in every figure."""
+
+    colour: str
+    marker: str
+    dashed: bool = False
+
+
+def styles(arms: Iterable[str]) -> dict[str, Style]:
+    """One look an arm, the same for the same set of arms in any order. More than eight share colours, not markers."""
+    looks = {arm: Style(colour, marker, arm == SINGLE) for arm, (colour, marker) in _REFERENCES.items()}
+    others = sorted(set(arms) - set(looks))
+    for i, arm in enumerate(others):
+        looks[arm] = Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+    return looks
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rectangle of a figure. Lengths are pixels (1/72 inch), from the panel's top left corner."""
+
+    figure: Figure
+    left: float
+    top: float
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes without spines or ticks' marks; a figure adds what it needs."""
+        full_width, full_height = (72 * inches for inches in self.figure.get_size_inches())
+        bottom = full_height - self.top - top - height
+        ax = self.figure.add_axes(
+            ((self.left + left) / full_width, bottom / full_height, width / full_width, height / full_height)
+        )
+        ax.spines[:].set_visible(False)
+        ax.tick_params(labelsize=9, labelcolor=MUTED, pad=4, bottom=False, left=False)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        return ax
+
+    def text(self, x: float, y: float, words: str, **style: Any) -> None:
+        """Words whose vertical middle is at ``y``."""
+        full_width, full_height = (72 * inches for inches in self.figure.get_size_inches())
+        options = {"fontsize": 9, "va": "center_baseline", "color": MUTED} | style
+        self.figure.text((self.left + x) / full_width, 1 - (self.top + y) / full_height, words, **options)
+
+    def title(self, words: str, detail: str = "") -> None:
+        """A bold name, and a quieter line below it."""
+        self.text(0, 9, words, fontsize=11, fontweight="bold", color=INK)
+        if detail:
+            self.text(0, 24, detail)
+
+
+def panels(count: int, height: float, columns: int, width: float = WIDTH, head: float = 0) -> list[Panel]:
+    """``count`` panels of one figure, row by row, with ``head`` pixels above them all.
+
+    Raises:
+        ValueError: if ``columns`` is below 1.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is how many panels stand side by side and must be at least 1, not {columns}")
+    columns, gap = min(columns, count), 28
+    rows = math.ceil(count / columns)
+    size = (columns * width + (columns - 1) * gap, head + rows * height + (rows - 1) * gap)
+    figure = Figure(figsize=(size[0] / 72, size[1] / 72))
+    places = [divmod(i, columns) for i in range(count)]
+    return [Panel(figure, column * (width + gap), head + row * (height + gap)) for row, column in places]
+
+
+def nothing(reason: str) -> Figure:
+    """A figure that says why there is nothing to see."""
+    panel = panels(1, 60, 1)[0]
+    panel.text(WIDTH / 2, 30, reason, ha="center")
+    return panel.figure
+
+
+def label(name: str, width: int = 18) -> str:
+    """A name cut in the middle, where it is too long, since names often differ at their ends. In the page's
+    tables they stand whole. Control characters, which XML forbids, become "�"."""
+    clean = "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
+    if sum(map(_cells, clean)) <= width:
+        return clean
+    tail: list[str] = []
+    while sum(map(_cells, tail)) < (width - 1) // 2:
+        tail.insert(0, clean[-1 - len(tail)])
+    start: list[str] = []
+    while sum(map(_cells, start)) < width - 1 - sum(map(_cells, tail)):
+        start.append(clean[len(start)])
+    return "".join(start) + "…" + "".join(tail)
+
+
+def _cells(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def legend(panel: Panel, arms: Sequence[str], width: float) -> float:
+    """Keys of the arms in rows at the panel's top. Returns the height that they take."""
+    looks, x, y = styles(arms), 0.0, 8.0
+    for arm in arms:
+        words = label(arm, 24)
+        need = 34 + 6.2 * len(words) + 14
+        if x and x + need > width:
+            x, y = 0.0, y + 18
+        _key(panel.axes(x, y - 6, 26, 12), looks[arm])
+        panel.text(x + 32, y, words, color=INK)
+        x += need
+    return y + 22
+
+
+@drawn
+def key(arm: str, arms: Iterable[str]) -> Figure:
+    """The sign of one arm, 26 × 12 pixels, for tables and legends of the page."""
+    panel = panels(1, 12, 1, width=26)[0]
+    _key(panel.axes(0, 0, 26, 12), styles(arms)[arm])
+    return panel.figure
+
+
+def _key(ax: Axes, style: Style) -> None:
+    ax.set(xlim=(0, 26), ylim=(0, 12), xticks=[], yticks=[])
+    ax.plot([1, 25], [6, 6], color=style.colour, lw=1.6, ls=(0, (3, 1.5)) if style.dashed else "-")
+    ax.plot([13], [6], style.marker, color=style.colour, ms=6, mec=PAPER, mew=0.6)

@@ -1,0 +1,251 @@
+"""The report as one HTML file: what the page shows, in plain values; how it looks is the template's."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from motet.metrics.tasks import METRICS
+from motet.problems.base import Task
+from motet.report import numbers
+from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
+from motet.report.figures.forest import worst_first
+from motet.report.figures.weights import uneven
+from motet.report.svg import inline
+from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
+
+_HERE = Path(__file__).parent
+_EXPLAINED = {SINGLE: "one model a task", SUM: "plain sum of the losses"}
+_SECTIONS = {
+    "arms": "Arms",
+    "changes": "Changes by task",
+    "tasks": "Results by task",
+    "cost": "Gain against cost",
+    "curves": "Learning curves",
+    "cosines": "Gradient cosines",
+    "weights": "Weights of the tasks",
+    "reading": "How to read this",
+    "provenance": "Provenance",
+}
+
+
+def write(
+    path: str | Path,
+    *,
+    title: str,
+    problem: Mapping[str, Any],
+    tasks: Sequence[Task],
+    summary: Summary,
+    runs: Sequence[Run],
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write the report of a finished study. The file is complete before it appears under its name.
+
+    It holds aggregates over the test split only, no rows of the data. The same input gives the same bytes.
+
+    Args:
+        path: Of the HTML file. Folders on the way are made; an existing file is replaced.
+        title: The page's heading.
+        problem: ``title``, ``source``, ``caution`` (may be empty) and ``notes`` (a list).
+        tasks: All tasks of the study.
+        summary: What `motet.study` computed of the runs.
+        runs: For curves, cosines, weights and means on the metric's own scale. What they lack is left out,
+            and the page says so.
+        provenance: Shown in this order: versions, seeds, command, config, hash of the data, machine, …
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: if summary and tasks do not name the same tasks, or a task's metric is unknown.
+        IsADirectoryError: if the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name the file that the report shall be written to")
+    page = _render(title, problem, tasks, summary, runs, provenance)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _render(
+    title: str,
+    problem: Mapping[str, Any],
+    tasks: Sequence[Task],
+    summary: Summary,
+    runs: Sequence[Run],
+    provenance: Mapping[str, Any],
+) -> str:
+    _check(tasks, summary)
+    names = [arm.arm for arm in summary.arms]
+    place = {arm: i for i, arm in enumerate(names)}
+    runs = sorted((run for run in runs if run.arm in place), key=lambda run: (place[run.arm], run.seed))
+    by_name = {task.name: task for task in tasks}
+    ordered = [by_name[name] for name in worst_first(summary)]
+    arms = {arm.arm: arm for arm in summary.arms}
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    streams = uneven(runs)
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        n=numbers,
+        side=_side,
+        few=_few,
+        sections=_SECTIONS,
+        explained=_EXPLAINED,
+        problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
+        tasks=tasks,
+        arms=summary.arms,
+        verdict=summary.verdict,
+        rule=summary.rule,
+        chosen=arms.get(summary.verdict.arm),
+        sum_time=arms[SUM].total_seconds if SUM in arms and summary.verdict.arm != SUM else None,
+        keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
+        forest=_forest(summary, ordered),
+        table=[_row(task, summary, runs) for task in ordered],
+        cost=_cost(summary),
+        curves=_curves(runs, ordered),
+        cosines=_cosines(runs),
+        weights=_weights(runs, streams),
+        even=[name for name in names if name not in streams and name != SINGLE and any(r.arm == name for r in runs)],
+        warnings=_warnings(runs),
+        provenance=provenance,
+        run_ids=_run_ids(runs),
+    )
+
+
+def _check(tasks: Sequence[Task], summary: Summary) -> None:
+    for name in {task.name for task in tasks} ^ set(summary.baseline):
+        lacks, has = ("summary", "problem") if name not in summary.baseline else ("problem", "summary")
+        raise ValueError(f"the {lacks} has no task {name!r}, which the {has} has: report a study with its own problem")
+    for task in tasks:
+        if task.metric not in METRICS:
+            raise ValueError(
+                f"task {task.name!r} is judged by {task.metric!r}, which is not one of {', '.join(METRICS)}"
+            )
+
+
+def _side(interval: Interval) -> str:
+    """The CSS class of a change whose interval excludes zero."""
+    return "worse" if interval.low > 0 else "better" if interval.high < 0 else ""
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _row(task: Task, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
+    metric = METRICS[task.metric]
+    kind = f"{task.classes} classes" if task.kind == "multiclass" else task.kind
+    return {
+        "task": task,
+        "kind": kind,
+        "metric": f"{metric.title}, {task.unit}" if task.unit else metric.title,
+        "direction": "higher is better" if metric.higher_is_better else "lower is better",
+        "cells": [_cell(arm, task.name, summary, runs) for arm in summary.arms],
+    }
+
+
+def _cell(arm: ArmSummary, task: str, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
+    if arm.arm == SINGLE:
+        return {"mean": summary.baseline[task], "change": None}
+    found = [run.test[task] for run in runs if run.arm == arm.arm and task in run.test]
+    return {"mean": sum(found) / len(found) if found else float("nan"), "change": arm.per_task.get(task)}
+
+
+def _forest(summary: Summary, tasks: Sequence[Task]) -> list[Markup]:
+    others = [arm for arm in summary.arms if arm.arm != SINGLE]
+    if not others:
+        return []
+    svgs = []
+    for i, name in enumerate([None, *(task.name for task in tasks)]):
+        means = [(arm.arm, arm.delta_m if name is None else arm.per_task.get(name)) for arm in others]
+        words = "; ".join(f"{arm} {_words(interval)}" for arm, interval in means)
+        what = "Δm, the mean over tasks" if name is None else name
+        svgs.append(inline(forest(summary, [name], 1), f"forest-{i}", f"Change against single-task: {what}", words))
+    return svgs
+
+
+def _words(interval: Interval | None) -> str:
+    if interval is None:
+        return numbers.MISSING
+    return f"{numbers.change(interval.mean)} % {numbers.bounds(interval)}".strip()
+
+
+def _cost(summary: Summary) -> list[Markup]:
+    arms = [arm for arm in summary.arms if arm.delta_m.mean == arm.delta_m.mean and arm.step_cost > 0]
+    if not arms:
+        return []
+    step = "; ".join(f"{a.arm}: {numbers.ratio(a.step_cost)}, {numbers.change(a.delta_m.mean)} %" for a in arms)
+    total = "; ".join(f"{a.arm}: {numbers.seconds(a.total_seconds)}, {numbers.change(a.delta_m.mean)} %" for a in arms)
+    return [
+        inline(cost(summary), "cost-step", "Δm against the cost of a step", step),
+        inline(cost(summary, "total"), "cost-total", "Δm against the time of training", total),
+    ]
+
+
+def _curves(runs: Sequence[Run], tasks: Sequence[Task]) -> list[Markup]:
+    if not any(run.curve for run in runs):
+        return []
+    return [
+        inline(
+            learning_curves(runs, [task], 1, key=False),
+            f"curve-{i}",
+            f"Learning curves: {task.name}",
+            f"{METRICS[task.metric].title} on validation over epochs, a line an arm. The results are in the tables.",
+        )
+        for i, task in enumerate(tasks)
+    ]
+
+
+def _cosines(runs: Sequence[Run]) -> list[Markup]:
+    arms = dict.fromkeys(run.arm for run in runs if run.cosines and len(run.cosines[0].tasks) > 1)
+    words = "Mean cosine of each pair of tasks, early below the diagonal and late above it."
+    return [
+        inline(cosine_matrices(runs, [arm], 1), f"cosine-{i}", f"Gradient cosines: {arm}", words)
+        for i, arm in enumerate(arms)
+    ]
+
+
+def _weights(runs: Sequence[Run], arms: Sequence[str]) -> list[Markup]:
+    words = "Each task's share of the weights over the steps of training, 1 being an equal share."
+    return [
+        inline(weight_streams(runs, [arm], 1), f"weights-{i}", f"Weights of the tasks: {arm}", words)
+        for i, arm in enumerate(arms)
+    ]
+
+
+def _warnings(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Each warning once, with the runs that gave it."""
+    where: dict[str, dict[str, list[int]]] = {}
+    for run in runs:
+        for text in dict.fromkeys(run.warnings):
+            where.setdefault(text, {}).setdefault(run.arm, []).append(run.seed)
+    return [
+        {"text": text, "where": "; ".join(f"{arm}: {numbers.plural(len(seeds), 'run')}" for arm, seeds in found.items())}
+        for text, found in where.items()
+    ]
+
+
+def _run_ids(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """{arm: what names its runs}: the id that the store gave them, or the seed where there is no store."""
+    ids: dict[str, list[str]] = {}
+    for run in runs:
+        ids.setdefault(run.arm, []).append(str(run.provenance.get("id", f"seed {run.seed}")))
+    return ids

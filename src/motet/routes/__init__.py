@@ -1,0 +1,12 @@
+"""Routes: how the tasks' gradients are had, as cheaply as the method allows."""
+
+from motet.routes.auto import ROUTES as ROUTES
+from motet.routes.auto import RouteName as RouteName
+from motet.routes.auto import choose as choose
+from motet.routes.base import NoPathError as NoPathError
+from motet.routes.base import TaskGradients as TaskGradients
+from motet.routes.exact import Exact as Exact
+from motet.routes.features import Features as Features
+from motet.routes.features import LastLayer as LastLayer
+from motet.routes.graph import last_layer as last_layer
+from motet.routes.graph import leaves as leaves

@@ -1,0 +1,93 @@
+"""What a route delivers: the tasks' gradients in some form, and how a choice of weights becomes ``.grad``.
+
+A route computes; it writes nothing until it is told the weights, so a step that fails leaves every ``.grad``
+as it was.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from motet.linalg import combine, gram
+
+HeadGradients = list[list[tuple[Tensor, Tensor]]]
+"""For every task the parameters of its head, each with its own gradient."""
+
+
+class TaskGradients(ABC):
+    """The gradients of K tasks as a route knows them.
+
+    Attributes:
+        rows: (K, P): what the Gram matrix and the direction are made of on this route.
+        heads: Every task's own gradients outside the trunk.
+        trunk_backwards: Backward passes through the whole trunk, the one in `write` included.
+        head_backwards: Backward passes through heads alone.
+    """
+
+    rows: Tensor
+    heads: HeadGradients
+    trunk_backwards: int
+    head_backwards: int
+
+    def gram(self) -> Tensor:
+        """G = J Jᵀ of this route's rows: (K, K), float64."""
+        return gram(self.rows)
+
+    def keep(self, tasks: Sequence[int]) -> None:
+        """Forget all other tasks, as if they had been absent."""
+        self.rows = self.rows[list(tasks)]
+        self.heads = [self.heads[k] for k in tasks]
+
+    def write(self, weights: Tensor, scale: Tensor) -> None:
+        """Add Σ wₖ gₖ to the trunk's ``.grad``, and each head's own gradient times ``scale``: (K,), (K,)."""
+        self.write_direction(combine(weights, self.rows), scale)
+
+    def write_direction(self, direction: Tensor, scale: Tensor) -> None:
+        """Add a direction of this route's space to the trunk's ``.grad``: (P,); heads as in `write`."""
+        self._write_trunk(direction)
+        for task, head in enumerate(self.heads):
+            for parameter, gradient in head:
+                accumulate(parameter, gradient * scale[task].to(gradient))
+
+    @abstractmethod
+    def _write_trunk(self, direction: Tensor) -> None: ...
+
+
+def accumulate(parameter: Tensor, gradient: Tensor) -> None:
+    """``parameter.grad += gradient``, in a way that later steps may change in place."""
+    if parameter.grad is None:
+        parameter.grad = gradient.detach().to(parameter.dtype).reshape(parameter.shape)
+    else:
+        parameter.grad += gradient
+
+
+class NoPathError(ValueError):
+    """The loss of the tasks with these indices does not depend on the trunk as it was declared."""
+
+    def __init__(self, tasks: list[int]) -> None:
+        super().__init__(f"no gradient path for the tasks {tasks}")
+        self.tasks = tasks
+
+
+def empty_rows(count: int, like: Sequence[Tensor], reuse: Tensor | None) -> Tensor:
+    """An uninitialised (K, P) buffer for the given tensors: the former one where it fits."""
+    width = sum(tensor.numel() for tensor in like)
+    dtype = like[0].dtype
+    for tensor in like[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    device = like[0].device
+    if reuse is not None and len(reuse) >= count and reuse.shape[1] == width:
+        reuse = reuse.to(device, dtype)
+        return reuse[:count]
+    return torch.empty(count, width, dtype=dtype, device=device)
+
+
+def fill(row: Tensor, like: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Lay gradients out in one row, with zeros for those that are None."""
+    for part, shape, gradient in zip(row.split([t.numel() for t in like]), like, gradients, strict=True):
+        if gradient is None:
+            part.zero_()
+        else:
+            part.view(shape.shape).copy_(gradient)

@@ -1,0 +1,58 @@
+"""Questions to an autograd graph: which parameters lie under a tensor, and which are nearest to it."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+
+def leaves(root: Tensor, stop: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Leaf tensors that ``root`` depends on by a way that does not lead through ``stop``, nearest first."""
+    return [leaf for leaf, _ in _walk([root], stop)]
+
+
+def last_layer(taps: Sequence[Tensor], among: set[int] | None = None) -> list[Tensor]:
+    """The parameters of the layer that made the taps.
+
+    These are the parameters at most as far from a tap as its nearest matrix, so a bias and a
+    normalisation after the matrix belong to the layer. Without any matrix, all parameters are taken.
+
+    Args:
+        taps: The trunk's outputs.
+        among: The ids of the tensors that count, or None for all leaves.
+    """
+    found: list[Tensor] = []
+    for tap in taps:
+        reached: int | None = None
+        for leaf, distance in _walk([tap], ()):
+            if reached is not None and distance > reached:
+                break
+            if among is not None and id(leaf) not in among:
+                continue
+            if all(leaf is not known for known in found):
+                found.append(leaf)
+            if leaf.dim() >= 2 and reached is None:
+                reached = distance
+    return found
+
+
+def _walk(roots: Sequence[Tensor], stop: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Breadth-first: every leaf with its distance in graph nodes."""
+    # Nodes are kept alive by ``seen``: their Python wrappers are made anew once the last reference is gone.
+    walls = {(edge.node, edge.output_nr) for edge in map(get_gradient_edge, stop)}
+    queue: deque[tuple[Node, int]] = deque()
+    seen: set[Node] = set()
+    for root in roots:
+        edge = get_gradient_edge(root)
+        if (edge.node, edge.output_nr) not in walls and edge.node not in seen:
+            seen.add(edge.node)
+            queue.append((edge.node, 0))
+    while queue:
+        node, distance = queue.popleft()
+        if node.name().endswith("AccumulateGrad"):
+            yield node.variable, distance  # type: ignore[attr-defined]
+        for following, output in node.next_functions:
+            if following is not None and following not in seen and (following, output) not in walls:
+                seen.add(following)
+                queue.append((following, distance + 1))

@@ -1,0 +1,30 @@
+"""Projection on the dual cone of the tasks' gradients: the directions that hurt no task."""
+
+from torch import Tensor
+
+from motet.solvers.complementarity import minimise_on_orthant, violation
+from motet.solvers.unit_diagonal import unit_diagonal
+
+TOLERANCE = 1e-6
+
+
+def project_on_dual_cone(gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the projections of Jᵀu on {d : Jd ≥ 0}, for many u at once.
+
+    The projection is Jᵀw with the w that solves min wᵀGw over w ≥ u. With w = u + x this is
+    x ≥ 0, G(u + x) ≥ 0, complementary. A row of zero norm keeps w = u.
+
+    Shapes:
+        gram (K, K), targets u (N, K) → weights (N, K), converged ().
+
+    Returns:
+        The weights, and whether the optimality conditions hold to 1e-6 of the largest term, with every
+        gradient brought to unit length.
+    """
+    unit = unit_diagonal(gram)
+    scaled = targets.to(unit.norms) * unit.norms
+    linear = scaled @ unit.cosines
+    added = minimise_on_orthant(unit.cosines, linear)
+    converged = (violation(unit.cosines, linear, added) <= TOLERANCE).all()
+    # u itself and not (norms·u)/norms: what needs no projection is returned to the last bit.
+    return unit.finish(targets.to(unit.norms) + added / unit.norms, converged)

@@ -1,0 +1,132 @@
+"""What the command line shows: tables that fit 80 columns."""
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from motet.methods.registry import Entry
+from motet.problems.base import Problem
+from motet.problems.table import TableProblem
+from motet.study.results import SINGLE, SUM, Interval, Summary
+
+_STYLES = {"ADOPT": "green", "KEEP SUM": "blue", "KEEP SINGLE": "magenta", "UNDECIDED": "yellow"}
+
+
+def summary(console: Console, title: str, found: Summary) -> None:
+    """The arms' table and the verdict below it."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for name in ("arm", "Δm %", "vs sum", "p", "worst task %", "step"):
+        table.add_column(name, justify="left" if name in ("arm", "worst task %") else "right", no_wrap=name != "arm")
+    for arm in sorted(found.arms, key=lambda arm: arm.delta_m.mean):
+        reference = arm.arm in (SINGLE, SUM)
+        worst = f"{_clip(arm.worst_task, 12)} {_signed(arm.worst_change)}" if arm.arm != SINGLE else ""
+        table.add_row(
+            Text(arm.arm, style="bold" if arm.arm == found.verdict.arm else ""),
+            _interval(arm.delta_m) if arm.arm != SINGLE else "0",
+            _signed(arm.over_sum.mean) if arm.arm != SUM else "",
+            "" if reference else _p(arm.p_sum_holm),
+            Text(worst),
+            _times(arm.step_cost),
+        )
+    console.print(table)
+    console.print(
+        "Δm: mean change against one model a task (stl), with its 95 % interval; positive\n"
+        "is worse. vs sum: in points of Δm, p after Holm. step: time over the sum's step.\n"
+    )
+    verdict = found.verdict
+    lines = Text(verdict.headline + "\n")
+    for reason in verdict.reasons:
+        lines.append(f"\n· {reason}")
+    style = _STYLES[verdict.decision]
+    console.print(Panel(lines, title=Text(verdict.decision, style=f"bold {style}"), border_style=style, width=80))
+
+
+def table_problem(console: Console, problem: TableProblem) -> None:
+    """How a table was understood, and what is doubtful about it."""
+    for line in problem.describe():
+        console.print(Text(line))
+    for warning in problem.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"))
+
+
+def methods(console: Console, entries: Sequence[Entry]) -> None:
+    """All methods, a line or two each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "needs", "what it does", "reference"):
+        table.add_column(name, no_wrap=name == "name")
+    for entry in entries:
+        table.add_row(entry.name, entry.cost, Text(entry.summary), Text(entry.reference))
+    console.print(table)
+    console.print(Text("motet methods NAME describes one: formula, options, where definitions differ."))
+
+
+def method(console: Console, entry: Entry) -> None:
+    """One method in full."""
+    import inspect
+
+    console.print(Text(f"{entry.name}: {entry.title}", style="bold"))
+    console.print(Text(f"{entry.reference} · needs {entry.cost}\n"))
+    console.print(Text(inspect.getdoc(entry.cls) or ""))
+    if entry.options:
+        options = ", ".join(f"{option.name}={option.default!r}" for option in entry.options)
+        console.print(Text(f"\nAs an arm: {entry.name}:option=value with {options}"))
+
+
+def methods_markdown(entries: Sequence[Entry]) -> str:
+    """The documentation's table of methods."""
+    rows = ["| name | what it does | options | needs | reference |", "| --- | --- | --- | --- | --- |"]
+    for entry in entries:
+        options = ", ".join(f"`{option.name}={option.default!r}`" for option in entry.options)
+        cells = (f"`{entry.name}`", entry.summary, options, entry.cost, entry.reference)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    head = "# Methods\n\nMade from the registry by `motet methods --markdown`; do not edit.\n\n"
+    costs = (
+        "\n\n`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
+        "products of the tasks' gradients, on any route. `jacobian`: the gradients themselves, on the exact route or "
+        "at the features.\n"
+    )
+    return head + "\n".join(rows) + costs
+
+
+def problems(console: Console, found: Sequence[Problem]) -> None:
+    """All problems, and whether their data are here."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "data", "what it is"):
+        table.add_column(name, no_wrap=name == "name")
+    for problem in found:
+        ready = "ready" if is_ready(problem) else f"motet problems fetch {problem.name}"
+        table.add_row(problem.name, ready, Text(problem.title))
+    console.print(table)
+    console.print(Text("Or a table of your own: motet compare TABLE.csv --target COLUMN …"))
+
+
+def is_ready(problem: Problem) -> bool:
+    """Whether the problem's data are on this machine."""
+    return problem.package is None or problem.package.is_fetched()
+
+
+def _interval(value: Interval) -> str:
+    if math.isnan(value.low):
+        return _signed(value.mean)
+    return f"{_signed(value.mean)} [{_signed(value.low)}, {_signed(value.high)}]"
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def _times(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}×"
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,234 @@
+"""The verdict of a study in words: the decision of `motet.study.judgement`, and why."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from motet.study.inference import Estimate, floor, seeds_needed
+from motet.study.judgement import (
+    MOST_SEEDS,
+    Evidence,
+    above,
+    adjusted_p,
+    adoptable,
+    below,
+    better_than_sum,
+    breaks,
+    harmless,
+    more_seeds,
+    no_gain,
+    order,
+    outcome,
+    split,
+)
+from motet.study.results import SINGLE, Rule, Verdict
+
+
+def decide(
+    evidence: Sequence[Evidence],
+    rule: Rule,
+    seeds: int,
+    single_usable: bool = True,
+    notes: Sequence[str] = (),
+) -> Verdict:
+    """Apply the rule, and say why in sentences for a stranger.
+
+    Args:
+        evidence: The plain sum and the candidates, in any order.
+        rule: Level, margin and worst-task limit.
+        seeds: Seeds that single-task and the sum have in common.
+        single_usable: False if single-task lacks a finite result where other arms have one.
+        notes: What else a reader must know of the data, appended to the reasons.
+
+    Raises:
+        ValueError: if the plain sum is not in ``evidence``.
+    """
+    the_sum, candidates = split(evidence)
+    decision, arm = outcome(evidence, rule, single_usable)
+    chosen = next((e for e in evidence if e.arm == arm), the_sum)
+    adjusted = adjusted_p(candidates)
+    usable = [e for e in candidates if e.usable]
+
+    reasons = [_against(the_sum, the_sum.delta_m, "single-task")]
+    if candidates:
+        lead = chosen if chosen in candidates else min(usable or candidates, key=order)
+        detail = f" after Holm over {len(adjusted)} arms" if len(adjusted) > 1 else ""
+        reasons.append(_against(lead, lead.over_sum, "the sum", adjusted.get(lead.arm, math.nan), detail))
+        reasons.append(_against(lead, lead.delta_m, "single-task"))
+    shown = {e.arm: e for e in (the_sum, lead if candidates else the_sum)}
+    reasons += [_worst_task(e, rule) for e in shown.values() if e.worst[1] > 0]
+
+    more: int | None = None
+    if decision == "ADOPT":
+        headline = _adopted(chosen, rule, seeds)
+        reasons += _runners_up(chosen, candidates, adjusted, rule)
+        if math.isfinite(chosen.step_cost):
+            reasons.append(f"A step of {arm} takes {chosen.step_cost:.2f} times as long as one of the sum.")
+    elif decision == "KEEP SUM":
+        excluded = [e for e in usable if not no_gain(e, rule)]
+        limit = " without breaking the worst-task rule" if excluded else ""
+        gain = f", and no other arm gains {_points(rule.margin)} or more on it{limit}" if candidates else ""
+        headline = f"Keep the plain sum: over {_seeds(seeds)} it is {_no_harm(chosen, rule)}{gain}."
+        reasons += [_excluded(e, rule) for e in excluded]
+    elif decision == "KEEP SINGLE":
+        shared = [e for e in evidence if e.usable]
+        best = min(shared, key=order)
+        spared = [e for e in shared if not above(e.delta_m, 0.0, rule.alpha)]
+        harm = f"worse or costs a task more than {rule.worst_task:g} %" if spared else "worse"
+        headline = f"Keep one model per task: over {_seeds(seeds)} every way of sharing one model is {harm}."
+        reasons += [_excluded(e, rule) for e in spared]
+        reasons.append(
+            f"If {len(the_sum.tasks)} models are too many, the best single model is {best.arm}: "
+            f"{_difference(best.delta_m.mean)} than single-task in Δm."
+        )
+    else:
+        more, then = more_seeds(evidence, rule, single_usable)
+        headline = f"Undecided after {_seeds(seeds)}: {_open_question(the_sum, candidates, rule, seeds)}."
+        reasons += list(_obstacles(the_sum, candidates, adjusted, rule))
+        if more is not None:
+            reasons.append(
+                f"If means and spreads stay as they are, {more} more {_plural('seed', more)} would give {then}."
+            )
+        elif seeds > 1:
+            reasons.append(f"If means and spreads stay as they are, {MOST_SEEDS} more seeds would not decide.")
+    reasons += list(_few_seeds(seeds, len(adjusted), rule))
+    left_out = [e.arm for e in evidence if not e.usable] + ([] if single_usable else [SINGLE])
+    reasons += [f"{name} is left out of the decision: it lacks results that other arms have." for name in left_out]
+    return Verdict(decision, arm, headline, [*reasons, *notes], seeds, more)
+
+
+def _against(e: Evidence, estimate: Estimate, other: str, p: float | None = None, detail: str = "") -> str:
+    text = f"{e.arm} is {_difference(estimate.mean)} than {other} in Δm"
+    if math.isnan(estimate.mean):
+        return f"{e.arm} has no seed that can be compared."
+    if math.isnan(estimate.low):
+        return f"{text}, from one seed, so nothing can be said of chance."
+    low, high = (estimate.low, estimate.high) if estimate.mean > 0 else (-estimate.high, -estimate.low)
+    p = estimate.p() if p is None else p
+    return f"{text} (95 % interval {_number(low)} to {_number(high)}, {_p(p)}{detail})."
+
+
+def _worst_task(e: Evidence, rule: Rule) -> str:
+    task, change = e.worst
+    limit = "over" if change >= rule.worst_task else "within"
+    return f"{e.arm} costs the task {task!r} most: {_number(change)} %, {limit} the limit of {rule.worst_task:g} %."
+
+
+def _adopted(e: Evidence, rule: Rule, seeds: int) -> str:
+    gain = f"{_difference(e.over_sum.mean)} than the sum in Δm"
+    return f"Adopt {e.arm}: over {_seeds(seeds)} it is {gain} and {_no_harm(e, rule)}."
+
+
+def _no_harm(e: Evidence, rule: Rule) -> str:
+    """Of an arm that is shown to be harmless."""
+    if below(e.delta_m, 0.0, rule.alpha):
+        return f"{_difference(e.delta_m.mean)} than single-task"
+    return f"less than {_points(rule.margin)} worse than single-task"
+
+
+def _runners_up(chosen: Evidence, candidates: Sequence[Evidence], p: Mapping[str, float], rule: Rule) -> list[str]:
+    others = [
+        e.arm for e in sorted(candidates, key=order) if e.usable and e is not chosen and adoptable(e, p[e.arm], rule)
+    ]
+    if not others:
+        return []
+    return [
+        f"{_and(others)} would pass too; {chosen.arm} has the best mean, which does not prove it better than "
+        f"{'that' if len(others) == 1 else 'those'}."
+    ]
+
+
+def _excluded(e: Evidence, rule: Rule) -> str:
+    task, change = e.worst
+    return f"{e.arm} breaks the worst-task rule: {task!r} loses {_number(change)} %, more than {rule.worst_task:g} %."
+
+
+def _open_question(the_sum: Evidence, candidates: Sequence[Evidence], rule: Rule, seeds: int) -> str:
+    if seeds < seeds_needed(rule.alpha):
+        return f"fewer than {seeds_needed(rule.alpha)} cannot establish any difference"
+    if not candidates:
+        return "whether the sum is as good as single-task is not established"
+    best = min(candidates, key=order).arm
+    if harmless(the_sum, rule):
+        return f"the sum does no harm, but whether {best} or another arm gains on it is not established"
+    return f"neither that {best} is worth adopting nor that single-task is better is established"
+
+
+def _obstacles(
+    the_sum: Evidence, candidates: Sequence[Evidence], adjusted: Mapping[str, float], rule: Rule
+) -> Iterator[str]:
+    """What stands between the evidence and each decision."""
+    usable = [e for e in candidates if e.usable]
+    if usable:
+        best = min(usable, key=order)
+        missing = []
+        if not better_than_sum(best, adjusted[best.arm], rule):
+            missing.append("is not shown to be better than the sum")
+        missing += _harm(best, rule)
+        yield f"No ADOPT: {best.arm} {_and(missing)}."
+    missing = _harm(the_sum, rule)
+    gaining = [e.arm for e in usable if not no_gain(e, rule) and not breaks(e, rule)]
+    if gaining:
+        missing.append(f"could be beaten by {_points(rule.margin)} or more by {_and(gaining)}")
+    yield f"No KEEP SUM: the sum {_and(missing)}."
+    good = [
+        e.arm for e in [the_sum, *usable] if e.usable and not above(e.delta_m, 0.0, rule.alpha) and not breaks(e, rule)
+    ]
+    if good:
+        verb = "is" if len(good) == 1 else "are"
+        yield f"No KEEP SINGLE: {_and(good)} {verb} not shown to be worse than single-task."
+
+
+def _harm(e: Evidence, rule: Rule) -> list[str]:
+    missing = []
+    if not e.usable:
+        missing.append("lacks a finite result")
+    if not below(e.delta_m, rule.margin, rule.alpha):
+        verb = "is" if above(e.delta_m, rule.margin, rule.alpha) else "may be"
+        missing.append(f"{verb} worse than single-task by {_points(rule.margin)} or more")
+    if e.worst[1] >= rule.worst_task:
+        missing.append(f"costs the task {e.worst[0]!r} {_number(e.worst[1])} %")
+    return missing
+
+
+def _few_seeds(seeds: int, candidates: int, rule: Rule) -> Iterator[str]:
+    least, with_holm = seeds_needed(rule.alpha), seeds_needed(rule.alpha, max(candidates, 1))
+    if seeds < least:
+        yield (
+            f"Fewer than {least} seeds can never give p < {rule.alpha:g}: with {_seeds(seeds)} the sign-flip test "
+            f"gives {floor(seeds):.3g} at the least."
+        )
+    if candidates > 1 and seeds < with_holm:
+        yield f"With {candidates} candidate arms Holm needs at least {with_holm} seeds, and this study has {seeds}."
+
+
+def _difference(mean: float) -> str:
+    if mean == 0:
+        return "no better and no worse"
+    return f"{_points(abs(mean))} {'better' if mean < 0 else 'worse'}"
+
+
+def _points(value: float) -> str:
+    text = f"{value:g}" if value == int(value) else _number(value)
+    return f"{text} {_plural('point', value)}"
+
+
+def _number(value: float) -> str:
+    """One digit after the point; two below one, so that a small change does not read as none."""
+    digits = 1 if abs(value) >= 0.95 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} {_plural('seed', count)}"
+
+
+def _plural(noun: str, count: float) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))

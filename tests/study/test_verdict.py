@@ -1,0 +1,185 @@
+"""The rule: what is decided when, how often it errs, and that it says why."""
+
+import numpy as np
+import pytest
+from tests.study.runs import lower, study, tasks
+
+from motet.study.inference import observe
+from motet.study.judgement import MOST_SEEDS, Evidence, outcome
+from motet.study.results import Rule, Verdict
+from motet.study.statistics import summarise
+from motet.study.verdict import decide
+
+RULE = Rule()
+
+
+def verdict(changes: dict, seeds: int, noise: float = 0.3, rule: Rule = RULE) -> Verdict:
+    found = summarise(tasks(3), study(changes, seeds, noise), rule, higher_is_better=lower(3))
+    return found.verdict
+
+
+def evidence(delta_m: dict[str, np.ndarray]) -> list[Evidence]:
+    """Arms with a Δm a seed and one task that changes as Δm does."""
+    found = iter(observe([row for own in delta_m.values() for row in (own, own - delta_m["sum"])]))
+    arms = []
+    for arm in delta_m:
+        change, over = next(found), next(found)
+        arms.append(Evidence(arm, change, over, {"task": change}))
+    return arms
+
+
+def test_a_better_arm_that_does_no_harm_is_adopted_and_the_best_of_them():
+    found = verdict({"sum": 3.0, "good": -1.0, "better": -2.0, "same": 3.0}, seeds=8)
+    assert (found.decision, found.arm, found.seeds, found.more_seeds) == ("ADOPT", "better", 8, None)
+    assert "better" in found.headline
+    assert any("after Holm over 3 arms" in reason for reason in found.reasons)
+    assert any(reason.startswith("good would pass too") for reason in found.reasons)
+
+
+def test_an_arm_that_gains_on_the_sum_but_loses_to_single_task_is_not_adopted():
+    assert verdict({"sum": 8.0, "a": 3.0}, seeds=8).decision == "KEEP SINGLE"
+
+
+def test_an_arm_that_ruins_one_task_is_not_adopted():
+    found = verdict({"sum": 0.0, "a": [-30.0, -30.0, 14.0]}, seeds=8)
+    assert found.decision == "KEEP SUM"
+    assert any(reason.startswith("a breaks the worst-task rule: 't2'") for reason in found.reasons)
+    assert "without breaking the worst-task rule" in found.headline
+    assert verdict({"sum": 0.0, "a": [-30.0, -30.0, 14.0]}, seeds=8, rule=Rule(worst_task=20)).decision == "ADOPT"
+
+
+def test_the_sum_is_kept_if_it_does_no_harm_and_nothing_gains_a_margin():
+    found = verdict({"sum": -1.0, "a": -1.1, "b": 4.0}, seeds=8, noise=0.2)
+    assert (found.decision, found.arm) == ("KEEP SUM", "sum")
+
+
+def test_a_real_but_small_harm_of_the_sum_does_not_matter():
+    found = verdict({"sum": 0.5}, seeds=8, noise=0.1)
+    assert found.decision == "KEEP SUM"
+    assert "less than 1 point worse" in found.headline
+
+
+def test_the_sum_is_not_kept_while_an_arm_may_gain_a_margin():
+    found = verdict({"sum": 0.0, "a": 0.0}, seeds=8, noise=4.0)
+    assert found.decision == "UNDECIDED"
+    assert any("could be beaten by 1 point or more by a" in reason for reason in found.reasons)
+
+
+def test_a_sum_that_ruins_one_task_is_not_kept():
+    found = verdict({"sum": [-30.0, -30.0, 14.0]}, seeds=8)
+    assert (found.decision, found.arm) == ("KEEP SINGLE", "stl")
+    assert "costs a task more than 10 %" in found.headline
+
+
+def test_single_task_is_kept_if_everything_shared_is_worse_and_the_best_shared_arm_is_named():
+    found = verdict({"sum": 8.0, "a": 5.0, "b": 6.0}, seeds=8)
+    assert (found.decision, found.arm) == ("KEEP SINGLE", "stl")
+    assert any("the best single model is a" in reason for reason in found.reasons)
+
+
+def test_single_task_is_not_kept_while_one_arm_may_be_as_good():
+    noise = np.array([-3.0, 2.0, -2.0, 3.0, -1.0, 1.0, -0.5, 2.5])
+    arms = evidence({"sum": 6 + noise / 10, "a": 5 + noise / 10, "open": 2 + noise})
+    found = decide(arms, RULE, seeds=8)
+    assert (found.decision, found.arm) == ("UNDECIDED", "open")
+    assert any("open is not shown to be worse than single-task" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("changes", [{"sum": 20.0, "a": -20.0}, {"sum": 20.0, "a": 20.0}, {"sum": -20.0, "a": 20.0}])
+def test_five_seeds_decide_nothing_however_large_the_effect(changes):
+    found = verdict(changes, seeds=5)
+    assert (found.decision, found.more_seeds) == ("UNDECIDED", 1)
+    assert any("Fewer than 6 seeds can never give p < 0.05" in reason for reason in found.reasons)
+
+
+def test_seven_seeds_cannot_adopt_among_five_arms_and_the_verdict_says_what_can():
+    changes = {"sum": 10.0, **{f"arm{i}": -10.0 + i for i in range(5)}}
+    found = verdict(changes, seeds=7)
+    assert (found.decision, found.arm, found.more_seeds) == ("UNDECIDED", "arm0", 1)
+    assert "With 5 candidate arms Holm needs at least 8 seeds, and this study has 7." in found.reasons
+    assert "If means and spreads stay as they are, 1 more seed would give ADOPT arm0." in found.reasons
+    assert verdict(changes, seeds=8).decision == "ADOPT"
+
+
+def test_more_seeds_are_enough_if_mean_and_spread_stay():
+    noise = np.array([-1.5, 1.5, -1.0, 1.0, -0.5, 0.5])
+    arms = {"sum": 0.3 + noise}
+    more = decide(evidence(arms), RULE, seeds=6).more_seeds
+    assert more is not None
+    repeats = -(-(6 + more) // 6)
+    assert decide(evidence({"sum": 0.3 + np.tile(noise, repeats)}), RULE, seeds=6 * repeats).decision == "KEEP SUM"
+
+
+def test_a_hopeless_case_asks_for_no_number_of_seeds():
+    noise = np.array([-9.0, 9.0, -7.0, 7.0, -8.0, 8.0])
+    found = decide(evidence({"sum": 1 + noise}), RULE, seeds=6)
+    assert (found.decision, found.more_seeds) == ("UNDECIDED", None)
+    assert f"If means and spreads stay as they are, {MOST_SEEDS} more seeds would not decide." in found.reasons
+
+
+def test_one_seed_asks_for_no_number_of_seeds_because_it_has_no_spread():
+    found = verdict({"sum": 20.0, "a": 20.0}, seeds=1)
+    assert (found.decision, found.more_seeds) == ("UNDECIDED", None)
+
+
+def test_one_task_trained_alone_keeps_the_sum():
+    found = summarise(tasks(1), study({"sum": 0.0}, 6, count=1), higher_is_better=lower(1)).verdict
+    assert found.decision == "KEEP SUM"
+    assert "With one task there is nothing to share: the sum is single-task training." in found.reasons
+
+
+def test_the_order_of_arms_does_not_matter():
+    noise = np.random.default_rng(5).normal(0, 0.3, (3, 8))
+    arms = evidence({"sum": 3 + noise[0], "a": -1 + noise[1], "b": -2 + noise[2]})
+    assert decide(arms, RULE, 8).decision == decide(arms[::-1], RULE, 8).decision == "ADOPT"
+    assert decide(arms[::-1], RULE, 8).arm == "b"
+
+
+def test_single_task_that_diverged_is_not_kept():
+    arms = evidence({"sum": np.full(8, 5.0)})
+    assert outcome(arms, RULE) == ("KEEP SINGLE", "stl")
+    assert outcome(arms, RULE, single_usable=False) == ("UNDECIDED", "sum")
+
+
+def test_a_verdict_without_the_sum_is_refused():
+    with pytest.raises(ValueError, match="'sum' exactly once, not 0 times"):
+        decide([], RULE, seeds=8)
+
+
+# Seeded simulations of whole decisions. A study of the null: every arm is the sum with other noise.
+
+
+def decisions(
+    studies: int, seeds: int, gain: float, arms: int = 5, noise: float = 1.0, level: float = -5.0
+) -> list[str]:
+    generator = np.random.default_rng(20_24)
+    found = []
+    for _ in range(studies):
+        own = level + noise * generator.standard_normal((arms + 1, seeds))
+        names = ["sum", "best", *(f"arm{i}" for i in range(arms - 1))]
+        own[1] -= gain
+        decision, arm = outcome(evidence(dict(zip(names, own, strict=True))), RULE)
+        found.append(f"{decision} {arm}" if decision == "ADOPT" else decision)
+    return found
+
+
+@pytest.mark.parametrize("seeds", [8, 10])
+def test_arms_that_only_differ_from_the_sum_by_noise_are_rarely_adopted(seeds):
+    found = decisions(studies=300, seeds=seeds, gain=0.0)
+    assert np.mean([decision.startswith("ADOPT") for decision in found]) <= 0.05
+
+
+@pytest.mark.parametrize("seeds", [8, 10])
+def test_a_gain_of_five_points_is_usually_found(seeds):
+    found = decisions(studies=60, seeds=seeds, gain=5.0)
+    assert np.mean([decision == "ADOPT best" for decision in found]) >= 0.9
+
+
+def test_harm_by_every_arm_is_usually_found():
+    found = decisions(studies=60, seeds=8, gain=0.0, level=5.0)
+    assert np.mean([decision == "KEEP SINGLE" for decision in found]) >= 0.9
+
+
+def test_sharing_that_harms_nobody_is_hardly_ever_given_up():
+    found = decisions(studies=200, seeds=8, gain=0.0, level=0.0)
+    assert np.mean([decision == "KEEP SINGLE" for decision in found]) <= 0.025
