@@ -7,3 +7,4 @@ from motet import problems as problems
 from motet.balancer import Balancer as Balancer
 from motet.step import BalancerStep as BalancerStep
 from motet.step import NonFiniteError as NonFiniteError
+from motet.study.study import Study as Study

@@ -52,7 +52,7 @@ class TaskVector(Tensor):
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is NaN or infinite. No ``.grad`` was touched; ``tasks`` names the culprits."""
 
-    def __init__(self, message: str, tasks: Sequence[str]) -> None:
+    def __init__(self, message: str, tasks: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.tasks = tuple(tasks)
 

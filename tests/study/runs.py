@@ -16,7 +16,7 @@ def run(
         peak_memory_mib=50.0 + seed,
         forwards_per_step=1.0,
         backwards_per_step=2.0,
-        parameters=parameters,
+        parameters=7,
         step_length=0.5,
     )
     return Run(arm, seed, test, {}, {}, [], [], [], cost)

@@ -12,16 +12,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from motet.linalg import combine, gram
+from motet.linalg import as_double, combine, gram
 from motet.methods.registry import register
 
 __all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "register"]
 
 
+Needs = Literal["losses", "gram", "jacobian"]
+
+
 class Method:
     """State and task bookkeeping that all methods share. Derive from one of the three kinds below."""
 
-    needs: Literal["losses", "gram", "jacobian"]
+    needs: Needs
     lower_bound: float | None = None
     """Losses must exceed this, or None where any finite loss will do. The Balancer checks it and names the task."""
     wants_feedback: ClassVar[bool] = False
@@ -39,12 +42,27 @@ class Method:
         options = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
 
-    def loss_weights(self, losses: Tensor) -> Tensor | None:
+    def loss_weights(self, losses: Tensor) -> Tensor | None:  # noqa: ARG002 - for methods on log-losses
         """Factors on the losses that are applied before any gradient is looked at: (K,) → (K,), or None.
 
         A method that works on log-losses returns 1/L here. These factors scale heads and trunk alike.
         """
         return None
+
+    def above_bound(self, losses: Tensor) -> Tensor:
+        """What the losses exceed `lower_bound` by, in float64: (K,) → (K,). For methods that cannot do without.
+
+        Raises:
+            ValueError: naming the first loss that does not exceed it.
+        """
+        bound = self.lower_bound or 0.0
+        excess = as_double(losses.detach()) - bound
+        for index, value in enumerate(excess.tolist()):
+            if not value > 0:
+                own = "lower_bound" in vars(self)
+                fix = "set lower_bound below it" if own else "add a constant to it, or use a method such as sum"
+                raise ValueError(f"{type(self).__name__} needs losses above {bound:g}; loss {index} is not: {fix}")
+        return excess
 
     def update(self, losses: Tensor) -> None:
         """Take the losses on the same batch after the optimizer's step: (K,). Most methods ignore them."""
@@ -122,7 +140,7 @@ class LossMethod(Method):
 class GramMethod(Method):
     """Weights from the Gram matrix G = J Jᵀ of the tasks' gradients. Heads get their own gradient, unscaled."""
 
-    needs = "gram"
+    needs: Needs = "gram"
 
     def weights(self, gram: Tensor) -> Tensor:
         """Weights of the tasks' gradients: (K, K) → (K,)."""

@@ -133,6 +133,6 @@ PROBLEM = Problem(
     caution="Much of what equal weights lose here is imbalance between easy and hard targets, "
     "not gradients that point against each other.",
     load=load,
-    training=Training(epochs=40, patience=10, batch_size=64, learning_rate=1e-3, width=128, depth=2),
+    training=Training(epochs=40, patience=10, batch_size=128, learning_rate=1e-3, width=128, depth=2),
     package=PACKAGE,
 )

@@ -183,7 +183,7 @@ def _plain(value: Any) -> Any:
 
 def _restore(value: Any) -> Any:
     if isinstance(value, str) and value in (_NAN, _INF, f"-{_INF}"):
-        return float(value)
+        return float(value.replace("#", ""))
     if isinstance(value, dict):
         return {k: _restore(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -203,7 +203,7 @@ class _Fit:
                 losses = self._timed_step(epoch, step, inputs, targets)
             except (NonFiniteError, ValueError) as error:
                 if not self.curve:
-                    raise type(error)(f"arm {self.arm.label!r}, seed {self.seed}: {error}", *error.args[1:]) from error
+                    raise ValueError(f"arm {self.arm.label!r}, seed {self.seed}: {error}") from error
                 self.warnings.append(f"training stopped in epoch {epoch}: {error}; the best epoch before it counts")
                 return None
             if plain > 0:

@@ -49,13 +49,14 @@ def decide(
     usable = [e for e in candidates if e.usable]
 
     reasons = [_against(the_sum, the_sum.delta_m, "single-task")]
-    if candidates:
-        lead = chosen if chosen in candidates else min(usable or candidates, key=order)
+    shown = [the_sum]
+    if usable:
+        lead = chosen if chosen in usable else min(usable, key=order)
+        shown.append(lead)
         detail = f" after Holm over {len(adjusted)} arms" if len(adjusted) > 1 else ""
-        reasons.append(_against(lead, lead.over_sum, "the sum", adjusted.get(lead.arm, math.nan), detail))
+        reasons.append(_against(lead, lead.over_sum, "the sum", adjusted[lead.arm], detail))
         reasons.append(_against(lead, lead.delta_m, "single-task"))
-    shown = {e.arm: e for e in (the_sum, lead if candidates else the_sum)}
-    reasons += [_worst_task(e, rule) for e in shown.values() if e.worst[1] > 0]
+    reasons += [_worst_task(e, rule) for e in shown if e.worst[1] > 0]
 
     more: int | None = None
     if decision == "ADOPT":
@@ -66,7 +67,7 @@ def decide(
     elif decision == "KEEP SUM":
         excluded = [e for e in usable if not no_gain(e, rule)]
         limit = " without breaking the worst-task rule" if excluded else ""
-        gain = f", and no other arm gains {_points(rule.margin)} or more on it{limit}" if candidates else ""
+        gain = f", and no other arm gains {_points(rule.margin)} or more on it{limit}" if usable else ""
         headline = f"Keep the plain sum: over {_seeds(seeds)} it is {_no_harm(chosen, rule)}{gain}."
         reasons += [_excluded(e, rule) for e in excluded]
     elif decision == "KEEP SINGLE":
@@ -98,8 +99,6 @@ def decide(
 
 def _against(e: Evidence, estimate: Estimate, other: str, p: float | None = None, detail: str = "") -> str:
     text = f"{e.arm} is {_difference(estimate.mean)} than {other} in Δm"
-    if math.isnan(estimate.mean):
-        return f"{e.arm} has no seed that can be compared."
     if math.isnan(estimate.low):
         return f"{text}, from one seed, so nothing can be said of chance."
     low, high = (estimate.low, estimate.high) if estimate.mean > 0 else (-estimate.high, -estimate.low)

@@ -1,0 +1,42 @@
+"""IMTL-G, equal projections on all gradients: Liu et al., ICLR 2021."""
+
+import torch
+from torch import Tensor
+
+from motet.methods.base import GramMethod, register
+from motet.solvers.unit_diagonal import ROUNDING, unit_diagonal
+
+
+@register("imtl-g", year=2021, cost="gram")
+class IMTLG(GramMethod):
+    r"""The direction of Σw = 1 that has the same projection gₖ·d/|gₖ| on every task's gradient.
+
+    With the unit-diagonal Gram matrix C and norms n: w ∝ n⁻¹ ∘ C⁺1, which solves G w ∝ n.
+
+    Shapes:
+        gram (K, K) → weights (K,), summing to 1; some may be negative.
+
+    Scale:
+        All losses times c leave the weights as they are; one loss times c leaves the direction, not its length.
+
+    Cost:
+        One eigendecomposition of K×K.
+
+    Note:
+        Where gradients are linearly dependent the solution is not unique, and this is the one with the
+        smallest Σ(wₖ|gₖ|)²; TorchJD's has the smallest Σwₖ², which depends on the scale of each task and may have
+        another length. Where no solution has a nonzero sum, Σ|w| = 1 instead and ``converged`` is False. Tasks
+        with a zero gradient have weight 0, or 1/K if all do.
+    """
+
+    def weights(self, gram: Tensor) -> Tensor:
+        unit = unit_diagonal(gram)
+        tasks = len(unit.norms)
+        values, vectors = torch.linalg.eigh(unit.measured)
+        inverse = torch.where(values > tasks * ROUNDING, 1 / values, 0.0)
+        raw = vectors @ (inverse * (unit.live.to(values) @ vectors)) * unit.live / unit.norms
+        raw = torch.where(unit.live.any(), raw, 1.0)
+        total, size = raw.sum(), raw.abs().sum()
+        solved = total.abs() > 1e-9 * size
+        weights, self.converged = unit.finish(raw / torch.where(solved, total, size), solved)
+        return weights

@@ -1,0 +1,51 @@
+"""Nash-MTL, multi-task learning as a bargaining game: Navon et al., ICML 2022, arXiv 2202.01017."""
+
+import torch
+from torch import Tensor
+
+from motet.linalg import as_double
+from motet.methods.base import GramMethod, register
+from motet.solvers import fair_fixed_point
+
+
+@register("nash-mtl", year=2022, cost="gram")
+class NashMTL(GramMethod):
+    r"""The Nash bargaining solution: the direction in a ball that maximises Πₖ gₖ·d.
+
+    Its weights solve G w = 1/w. They do not depend on the scale of any loss: the larger a gradient, the smaller
+    its weight, and |Jᵀw| = √K always.
+
+    Args:
+        max_norm: None for the equation's own length. A number gives the authors' length instead, √(K|G|) with the
+            Frobenius norm of G, cut to max_norm; theirs is 1.
+
+    Shapes:
+        gram (K, K) → weights (K,).
+
+    Scale:
+        A loss times c has its weight over c: direction and length of the update stay. With max_norm
+        the length grows with the gradients up to max_norm.
+
+    Cost:
+        About one millisecond at K = 40 on one CPU thread.
+
+    Note:
+        The authors and TorchJD solve a sequence of convex programmes, which at K = 40 may stop far from the solution.
+        A Pareto-stationary point has none: the weights are then finite and ``converged`` is False. A task with a
+        zero gradient has weight 0.
+    """
+
+    def __init__(self, max_norm: float | None = None) -> None:
+        super().__init__()
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm is the longest update of Nash-MTL and must be positive, not {max_norm}")
+        self.max_norm = max_norm
+
+    def weights(self, gram: Tensor) -> Tensor:
+        weights, self.converged = fair_fixed_point(gram, 1.0)
+        if self.max_norm is None:
+            return weights
+        gram = as_double(gram.detach())
+        weights = weights * torch.linalg.matrix_norm(gram).sqrt()
+        length = (weights @ gram @ weights).clamp(min=0).sqrt()
+        return weights * torch.clamp(self.max_norm / length, max=1)

@@ -1,0 +1,56 @@
+"""STCH, smooth Tchebycheff scalarization: Lin et al., ICML 2024, arXiv 2402.19078."""
+
+import torch
+from torch import Tensor
+
+from motet.methods.base import LossMethod, register
+
+
+@register("stch", year=2024, cost="losses")
+class STCH(LossMethod):
+    r"""Descend a smooth maximum of the log-losses, each against its own starting level.
+
+        K μ log Σₖ exp(log(Lₖ/nₖ)/μ),  so  w = K softmax(log(L/n)/μ) / L.
+
+    The level n is a task's mean loss over its first ``warmup`` steps, in which it counts as in SI, w = 1/L.
+
+    Args:
+        mu: Smoothness μ, > 0. Towards 0 only the task that is worst off counts; large μ gives SI.
+        warmup: Steps of a task before its level is fixed.
+
+    Shapes:
+        losses (K,) → weights (K,).
+
+    Scale:
+        A loss times c, from the start, leaves the update as it is.
+
+    Cost:
+        None beyond the plain step; two numbers of state a task.
+
+    Note:
+        The authors' code warms up for 4 epochs. TorchJD's STCH is the general form Σ exp(λₖ(Lₖ - zₖ)/μ) on
+        the losses themselves with a preference λ, so the two agree only on losses already put in logarithms.
+    """
+
+    lower_bound = 0.0
+
+    def __init__(self, mu: float = 1.0, warmup: int = 100) -> None:
+        super().__init__()
+        if not mu > 0:
+            raise ValueError(f"mu is the smoothness of STCH and must be positive, not {mu}")
+        if warmup < 1:
+            raise ValueError(f"warmup of STCH is a number of steps and must be at least 1, not {warmup}")
+        self.mu = mu
+        self.warmup = warmup
+
+    def weights(self, losses: Tensor) -> Tensor:
+        losses = self.above_bound(losses)
+        level = self.recall("level", losses, 0.0)
+        seen = self.recall("seen", losses, 0.0)
+        ready = seen >= self.warmup
+        self.remember("level", torch.where(ready, level, level + (losses - level) / (seen + 1)))
+        self.remember("seen", seen + 1)
+        if not ready.any():
+            return 1 / losses
+        share = ((losses / level).log() / self.mu).where(ready, -torch.inf).softmax(0)
+        return torch.where(ready, ready.sum() * share, 1.0) / losses
