@@ -12,18 +12,24 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from motet import methods, problems
 from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem, from_table
 from motet.study import terminal
-from motet.study.arms import DEFAULT_ARMS
+from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS
 from motet.study.results import Rule
 from motet.study.study import Study, opened
 
 INTERRUPTED = 130
 BAD_INPUT = 2
+
+# Options that may be left open, without "{None}|" before their type in the help.
+OpenText = Annotated[str | None, arg(metavar="TEXT")]
+OpenPath = Annotated[Path | None, arg(metavar="PATH")]
+OpenInt = Annotated[int | None, arg(metavar="INT")]
+OpenFloat = Annotated[float | None, arg(metavar="FLOAT")]
 
 
 @dataclass(frozen=True)
@@ -33,41 +39,41 @@ class Compare:
     Examples: motet compare digits-overlay --seeds 8 · motet compare patients.csv --target age er:binary grade
     """
 
-    problem: Positional[str]
+    problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE")]
     """A problem's name (`motet problems`), or a CSV or Parquet file."""
-    target: tuple[str, ...] = ()
+    target: Annotated[tuple[str, ...], arg(metavar="COLUMN[:TYPE] ...")] = ()
     """Columns of the table to predict, each NAME or NAME:TYPE with TYPE regression, binary or multiclass."""
-    group: str | None = None
+    group: OpenText = None
     """Column of the table whose rows must not be split, such as a patient's number."""
-    time: str | None = None
+    time: OpenText = None
     """Column of the table to split by: train on what was earlier, test on what came later."""
-    drop: tuple[str, ...] = ()
+    drop: Annotated[tuple[str, ...], arg(metavar="COLUMN ...")] = ()
     """Columns of the table to leave out."""
-    arms: tuple[str, ...] = DEFAULT_ARMS
+    arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
     """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact. stl (a model a task) and sum are always in."""
-    seeds: int = 6
+    seeds: int = DEFAULT_SEEDS
     """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
-    out: Path | None = None
+    out: OpenPath = None
     """Folder of the runs. Default: runs/PROBLEM."""
     report: Path = Path("report.html")
     """Where to write the report."""
     resume: bool = False
     """Go on with an interrupted study, or add arms or seeds to a finished one."""
-    epochs: int | None = None
+    epochs: OpenInt = None
     """Most epochs a run. Default: the problem's own, as for all that follow."""
-    patience: int | None = None
+    patience: OpenInt = None
     """Epochs without a better validation result before a run stops."""
-    batch_size: int | None = None
+    batch_size: OpenInt = None
     """Rows a step."""
-    learning_rate: float | None = None
+    learning_rate: OpenFloat = None
     """Of AdamW, the same for every arm."""
-    weight_decay: float | None = None
+    weight_decay: OpenFloat = None
     """Of AdamW."""
-    width: int | None = None
+    width: OpenInt = None
     """Units of each layer of the trunk."""
-    depth: int | None = None
+    depth: OpenInt = None
     """Layers of the trunk."""
-    dropout: float | None = None
+    dropout: OpenFloat = None
     """Share of the trunk's units that are dropped."""
     margin: float = Rule.margin
     """A difference in Δm below this many points does not matter."""
@@ -83,9 +89,9 @@ class Compare:
 class Report:
     """Write the HTML report of finished runs, also while a study is still running."""
 
-    run: Positional[tuple[Path, ...]]
+    run: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER ...")]
     """Folders of studies, such as runs/digits-overlay."""
-    out: Path | None = None
+    out: OpenPath = None
     """Where to write it. Default: report.html in the study's folder."""
     json: bool = False
     """Print the results as JSON instead of a table."""
@@ -95,7 +101,7 @@ class Report:
 class Methods:
     """List the methods, or describe one: formula, options, reference and cost."""
 
-    name: Positional[str | None] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method's name."""
     json: bool = False
     """Print JSON."""
@@ -109,7 +115,7 @@ class Problems:
 
     action: Annotated[Positional[Literal["list", "fetch"]], arg(metavar="[list|fetch]")] = "list"
     """What to do."""
-    name: Positional[str | None] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """The problem to fetch."""
     json: bool = False
     """Print JSON."""
@@ -128,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="motet",
         description="Multi-task learning: train one model for many outcomes, and see whether it was worth it.",
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(OmitArgPrefixes, FlagCreatePairsOff),
     )
     _log()
     actions: dict[type, Callable[[Any], int]] = {
@@ -162,6 +168,8 @@ def _compare(options: Compare) -> int:
         rule=Rule(margin=options.margin, worst_task=options.worst_task),
         progress=not options.quiet,
     )
+    if warning := study.too_few_seeds():
+        console.print(f"Note: {warning}.\n")
     try:
         study.run()
     except KeyboardInterrupt:

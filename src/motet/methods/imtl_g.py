@@ -17,7 +17,8 @@ class IMTLG(GramMethod):
         gram (K, K) → weights (K,), summing to 1; some may be negative.
 
     Scale:
-        All losses times c leave the weights as they are; one loss times c leaves the direction, not its length.
+        All losses times c leave the weights as they are; one loss times c leaves the line
+        of the direction, not its length nor, in conflict, its sign.
 
     Cost:
         One eigendecomposition of K×K.
@@ -25,8 +26,8 @@ class IMTLG(GramMethod):
     Note:
         Where gradients are linearly dependent the solution is not unique, and this is the one with the
         smallest Σ(wₖ|gₖ|)²; TorchJD's has the smallest Σwₖ², which depends on the scale of each task and may have
-        another length. Where no solution has a nonzero sum, Σ|w| = 1 instead and ``converged`` is False. Tasks
-        with a zero gradient have weight 0, or 1/K if all do.
+        another length. Where no solution has a nonzero sum (Σ|w| is 1 instead), or gradients of unit length
+        cancel, ``converged`` is False. Tasks with a zero gradient have weight 0, or 1/K if all do.
     """
 
     def weights(self, gram: Tensor) -> Tensor:
@@ -34,9 +35,12 @@ class IMTLG(GramMethod):
         tasks = len(unit.norms)
         values, vectors = torch.linalg.eigh(unit.measured)
         inverse = torch.where(values > tasks * ROUNDING, 1 / values, 0.0)
-        raw = vectors @ (inverse * (unit.live.to(values) @ vectors)) * unit.live / unit.norms
-        raw = torch.where(unit.live.any(), raw, 1.0)
+        ones = unit.live.to(values)
+        lengths = vectors @ (inverse * (ones @ vectors)) * ones  # wₖ|gₖ|
+        # Unit gradients that sum to zero have no common positive projection: their plain sum stands in.
+        lost = lengths.abs().amax() <= 1e-9
+        raw = torch.where(unit.live.any(), torch.where(lost, ones, lengths) / unit.norms, 1.0)
         total, size = raw.sum(), raw.abs().sum()
-        solved = total.abs() > 1e-9 * size
+        solved = (total.abs() > 1e-9 * size) & ~(lost & unit.live.any())
         weights, self.converged = unit.finish(raw / torch.where(solved, total, size), solved)
         return weights

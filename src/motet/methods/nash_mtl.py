@@ -1,6 +1,5 @@
 """Nash-MTL, multi-task learning as a bargaining game: Navon et al., ICML 2022, arXiv 2202.01017."""
 
-import torch
 from torch import Tensor
 
 from motet.linalg import as_double
@@ -46,6 +45,6 @@ class NashMTL(GramMethod):
         if self.max_norm is None:
             return weights
         gram = as_double(gram.detach())
-        weights = weights * torch.linalg.matrix_norm(gram).sqrt()
+        weights = weights * gram.square().sum().sqrt().sqrt()
         length = (weights @ gram @ weights).clamp(min=0).sqrt()
-        return weights * torch.clamp(self.max_norm / length, max=1)
+        return weights * (length.reciprocal() * self.max_norm).clamp(max=1)

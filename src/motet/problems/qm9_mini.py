@@ -117,7 +117,7 @@ def _save(file: Path, features: Array, values: Array) -> None:
 
 def _restore(file: Path) -> tuple[Array, Array]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return arrays["features"], arrays["values"]
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(

@@ -13,6 +13,8 @@ from motet.balancer import Balancer
 from motet.study.results import SINGLE, SUM
 
 DEFAULT_ARMS = ("stl", "sum", "si", "uw", "famo", "mgda", "fair-grad")
+DEFAULT_SEEDS = 8
+"""The fewest with which the five candidates among the default arms can be told from the plain sum."""
 
 
 @dataclass(frozen=True)

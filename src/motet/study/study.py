@@ -18,9 +18,10 @@ import torch
 from motet import problems
 from motet.metrics import METRICS
 from motet.problems.base import Data, Problem, Split, Task, Training
-from motet.study.arms import DEFAULT_ARMS, Arm, parse_all
+from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS, Arm, parse_all
+from motet.study.inference import seeds_needed
 from motet.study.progress import Progress
-from motet.study.results import SINGLE, Rule, Run, Summary, Verdict
+from motet.study.results import SINGLE, SUM, Rule, Run, Summary, Verdict
 from motet.study.statistics import summarise
 from motet.study.store import Store, StoreError, read_runs, read_study
 from motet.study.training import Trained, train
@@ -54,7 +55,7 @@ class Study:
         self,
         problem: str | Problem,
         arms: Sequence[str] = DEFAULT_ARMS,
-        seeds: int | Sequence[int] = 6,
+        seeds: int | Sequence[int] = DEFAULT_SEEDS,
         *,
         out: str | Path | None = None,
         resume: bool = False,
@@ -73,6 +74,17 @@ class Study:
         self.resume = resume
         self.folder = Path(out) if out is not None else _folder(self.problem.name, resume)
         self._summary: Summary | None = None
+
+    def too_few_seeds(self) -> str | None:
+        """Why these seeds can't show that an arm is better than the plain sum, however large the difference."""
+        candidates = len([arm for arm in self.arms if arm.label not in (SINGLE, SUM)])
+        needed = seeds_needed(self.rule.alpha, max(candidates, 1))
+        if len(self.seeds) >= needed:
+            return None
+        return (
+            f"{len(self.seeds)} seeds can't show that one of {candidates} arms is better than the plain sum, "
+            f"however large the difference; {needed} can"
+        )
 
     def run(self) -> "Study":
         """Train what is not trained yet. Ctrl-C loses the run in progress and nothing else."""

@@ -1,10 +1,13 @@
 """What the command line shows: tables that fit 80 columns."""
 
+import inspect
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -55,26 +58,51 @@ def table_problem(console: Console, problem: TableProblem) -> None:
 
 
 def methods(console: Console, entries: Sequence[Entry]) -> None:
-    """All methods, a line or two each."""
+    """All methods, with reference and options."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "needs", "what it does", "reference"):
-        table.add_column(name, no_wrap=name == "name")
+    for name in ("name", "needs", "what it does"):
+        table.add_column(name, no_wrap=name != "what it does")
     for entry in entries:
-        table.add_row(entry.name, entry.cost, Text(entry.summary), Text(entry.reference))
+        about = Text(entry.summary)
+        about.append(f"\n{entry.reference}", style="dim")
+        if _options(entry):
+            about.append(f"\n{_options(entry)}", style="cyan")
+        table.add_row(entry.name, entry.cost, about)
     console.print(table)
     console.print(Text("motet methods NAME describes one: formula, options, where definitions differ."))
 
 
 def method(console: Console, entry: Entry) -> None:
     """One method in full."""
-    import inspect
-
     console.print(Text(f"{entry.name}: {entry.title}", style="bold"))
     console.print(Text(f"{entry.reference} · needs {entry.cost}\n"))
-    console.print(Text(inspect.getdoc(entry.cls) or ""))
-    if entry.options:
-        options = ", ".join(f"{option.name}={option.default!r}" for option in entry.options)
-        console.print(Text(f"\nAs an arm: {entry.name}:option=value with {options}"))
+    for indent, text in _paragraphs(inspect.getdoc(entry.cls) or ""):
+        console.print(Padding(Text(text), (0, 0, 0, indent)))
+    if _options(entry):
+        console.print(Text(f"\nAs an arm: {entry.name}:option=value,… with {_options(entry)}"))
+
+
+def _options(entry: Entry) -> str:
+    # A generator is an object, which no one can write on a command line.
+    written = [option for option in entry.options if option.name != "generator"]
+    return ", ".join(f"{option.name}={option.default!r}" for option in written)
+
+
+def _paragraphs(doc: str) -> Iterator[tuple[int, str]]:
+    """A docstring with the line breaks of its source taken out: (indent, text)."""
+    indent, text = 0, ""
+    for line in doc.splitlines():
+        here = len(line) - len(line.lstrip())
+        starts = re.match(r"\w+: ", line.lstrip()) and here
+        if text and line.strip() and here == indent and not starts and not text.endswith(":"):
+            text += " " + line.strip()
+            continue
+        if text:
+            yield indent, text
+        if not line.strip():
+            yield 0, ""
+        indent, text = here, line.strip()
+    yield indent, text
 
 
 def methods_markdown(entries: Sequence[Entry]) -> str:

@@ -163,10 +163,10 @@ def _roles(
         kinds[column] = kind
     if group and time:
         raise ValueError("rows can be split by group or by time, not by both")
-    others = [(name, role) for name, role in ((group, "group"), (time, "time")) if name]
-    for name, role in [*others, *((name, "drop list") for name in drop)]:
-        if find(name, table.columns, role) in kinds:
-            raise ValueError(f"column {name!r} is a target and can't be in the {role} as well")
+    others = [(name, purpose) for name, purpose in ((group, "for the group"), (time, "for the time")) if name]
+    for name, purpose in [*others, *((name, "to drop") for name in drop)]:
+        if find(name, table.columns, purpose) in kinds:
+            raise ValueError(f"column {name!r} is a target and can't be the one {purpose} too")
     return kinds
 
 

@@ -64,7 +64,7 @@ class Features:
     columns: tuple[Column, ...]
 
 
-def find(name: str, columns: Iterable[str], role: str) -> str:
+def find(name: str, columns: Iterable[str], purpose: str) -> str:
     """The column of this name.
 
     Raises:
@@ -76,7 +76,7 @@ def find(name: str, columns: Iterable[str], role: str) -> str:
     lower = {column.lower(): column for column in columns}
     near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_some(columns)}"
-    raise ValueError(f"the table has no column {name!r} for the {role}: {hint}")
+    raise ValueError(f"the table has no column {name!r} {purpose}: {hint}")
 
 
 def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]:
@@ -88,8 +88,8 @@ def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]
     columns = list(columns)
     name, colon, kind = target.rpartition(":")
     if target in columns or not colon:
-        return find(target, columns, "target"), None
-    name = find(name, columns, "target")
+        return find(target, columns, "for the target"), None
+    name = find(name, columns, "for the target")
     for known in get_args(Kind):
         if kind == known:
             return name, known
@@ -298,7 +298,7 @@ def _date_parts(name: str, series: pd.Series) -> dict[str, pd.Series]:
     parts = {
         "days": (series - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds() / 86400,
         "month": series.dt.month,
-        "weekday": series.dt.weekday,
+        "weekday": series.dt.day_of_week,
         "hour": series.dt.hour,
     }
     return {f"{name}:{part}": values.astype("float64") for part, values in parts.items() if values.nunique() > 1}

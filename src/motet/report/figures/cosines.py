@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from motet.report.figures.theme import GRID, INK, MUTED, NEGATIVE, POSITIVE, WIDTH, Panel, drawn, label, nothing, panels
+from motet.report.figures.theme import GRID, INK, MUTED, NEGATIVE, POSITIVE, Panel, drawn, label, nothing, panels
 from motet.report.numbers import plain, plural
 from motet.study.results import Cosines, Run
 

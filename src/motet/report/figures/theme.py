@@ -29,8 +29,8 @@ _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#c4589b", "#c48a00", "#6a51a3", "#
 _MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
 
 VARIABLES = {
-    **{INK: "--ink", MUTED: "--muted", LINE: "--line", GRID: "--grid", PAPER: "--paper"},
-    **{BETTER: "--better", WORSE: "--worse", POSITIVE: "--positive", NEGATIVE: "--negative"},
+    INK: "--ink", MUTED: "--muted", LINE: "--line", GRID: "--grid", PAPER: "--paper",
+    BETTER: "--better", WORSE: "--worse", POSITIVE: "--positive", NEGATIVE: "--negative",
     **{colour: f"--{arm}" for arm, (colour, _) in _REFERENCES.items()},
     **{colour: f"--arm-{i}" for i, colour in enumerate(_COLOURS)},
 }
