@@ -203,3 +203,14 @@ def test_the_unit_diagonal_form_leaves_a_well_conditioned_matrix_alone():
 def test_the_unit_diagonal_form_lifts_what_rounding_pushed_below_zero():
     gram = torch.tensor([[1.0, 1.0 + 1e-6], [1.0 + 1e-6, 1.0]], dtype=torch.float64)
     assert torch.linalg.eigvalsh(unit_diagonal(gram).cosines)[0] > 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_solver_leaves_the_number_of_threads_as_it_was(solver):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        SOLVERS[solver](gram_of(jacobian("weak", 3, 0)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

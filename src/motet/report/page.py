@@ -101,6 +101,7 @@ def _render(
         keep_trailing_newline=True,
     )
     streams = uneven(runs)
+    rival = arms.get(SUM) if summary.verdict.arm != SUM else None
     return environment.get_template("page.html.j2").render(
         title=title,
         css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
@@ -115,7 +116,8 @@ def _render(
         verdict=summary.verdict,
         rule=summary.rule,
         chosen=arms.get(summary.verdict.arm),
-        sum_time=arms[SUM].total_seconds if SUM in arms and summary.verdict.arm != SUM else None,
+        sum_time=rival.total_seconds if rival else None,
+        sum_memory=rival.peak_memory_mib if rival else None,
         keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
         forest=_forest(summary, ordered),
         table=[_row(task, summary, runs) for task in ordered],

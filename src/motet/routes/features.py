@@ -85,7 +85,7 @@ class LastLayer(Features):
             fill(self.layer[task], layer, gradients)
 
     def gram(self) -> Tensor:
-
+        """G of the last layer's gradients: (K, K), float64."""
         return gram(self.layer)
 
     def keep(self, tasks: Sequence[int]) -> None:

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from motet.solvers.complementarity import minimise_on_orthant, violation
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import ROUNDING, unit_diagonal
 
 TOLERANCE = 1e-6
 STEPS = 50
 
 
+@one_thread
 def conflict_averse(gram: Tensor, c: float) -> tuple[Tensor, Tensor]:
     """max over d of minₖ gₖ·d subject to |d - g₀| ≤ c|g₀|, with g₀ the mean gradient.
 

@@ -3,11 +3,13 @@
 from torch import Tensor
 
 from motet.solvers.complementarity import minimise_on_orthant, violation
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import unit_diagonal
 
 TOLERANCE = 1e-6
 
 
+@one_thread
 def project_on_dual_cone(gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the projections of Jᵀu on {d : Jd ≥ 0}, for many u at once.
 

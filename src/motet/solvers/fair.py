@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import unit_diagonal
 
 STEPS = 60
@@ -10,6 +11,7 @@ TOLERANCE = 1e-6
 _LENGTHS = (1.0, 0.7, 0.5, 0.25, 0.12, 0.06, 0.03, 8e-3, 2e-3, 2e-4)
 
 
+@one_thread
 def fair_fixed_point(gram: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     r"""Solve G w = w^(-1/α) for w > 0.
 

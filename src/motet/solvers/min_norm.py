@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from motet.solvers.complementarity import minimise_on_orthant, violation
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import unit_diagonal
 
 TOLERANCE = 1e-6
 
 
+@one_thread
 def min_norm_point(gram: Tensor) -> tuple[Tensor, Tensor]:
     """min wᵀGw over w ≥ 0 with Σw = 1.
 

@@ -74,6 +74,7 @@ class Study:
         self.resume = resume
         self.folder = Path(out) if out is not None else _folder(self.problem.name, resume)
         self._summary: Summary | None = None
+        self._data: tuple[int, Data] | None = None
 
     def too_few_seeds(self) -> str | None:
         """Why these seeds can't show that an arm is better than the plain sum, however large the difference."""
@@ -92,17 +93,17 @@ class Study:
         self.resume = True  # A second call goes on with what the first one did.
         todo = [(arm, seed) for seed in self.seeds for arm in self.arms if (arm.label, seed) not in store]
         with _single_thread(), Progress(self.progress, len(todo), self.training.epochs) as progress:
-            data: tuple[int, Data, str] | None = None
+            checked: tuple[int, str] | None = None
             for arm, seed in todo:
-                if data is None or data[0] != seed:
-                    loaded = self.problem.load(seed)
-                    data = (seed, loaded, fingerprint(loaded))
-                    self._check_data(store, seed, data[2])
+                data = self._load(seed)
+                if checked is None or checked[0] != seed:
+                    checked = (seed, fingerprint(data))
+                    self._check_data(store, *checked)
                 progress.start(f"{arm.label}, seed {seed}")
                 reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
-                trained = train(self.problem, data[1], arm, seed, self.training, reference, progress.epoch)
+                trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                store.put(_with_provenance(trained, data[2], now), now)
+                store.put(_with_provenance(trained, checked[1], now), now)
                 progress.finish()
         self._summary = None
         return self
@@ -175,9 +176,15 @@ class Study:
             },
         )
 
+    def _load(self, seed: int) -> Data:
+        """The data of one seed; those of the last one are kept, since all its arms need them."""
+        if self._data is None or self._data[0] != seed:
+            self._data = (seed, self.problem.load(seed))
+        return self._data[1]
+
     def _config(self) -> dict[str, Any]:
         """What all runs in one folder must share."""
-        data = self.problem.load(self.seeds[0])
+        data = self._load(self.seeds[0])
         return {
             "problem": self.problem.name,
             "title": self.problem.title,

@@ -41,6 +41,7 @@ def check_problem(problem: Problem, *, seeds: tuple[int, int] = (0, 1), fixed_sp
         faults += _part(data, name)
     if not faults:
         faults += _seeds(problem, data, seeds, fixed_split)
+        faults += _overlap(data)
         faults += _scales(data)
         faults += _model(problem, data, seeds[0])
     if faults:
@@ -80,8 +81,12 @@ def _part(data: Data, name: str) -> Iterator[str]:
         return
     for task in data.tasks:
         yield from (f"{name} targets of {task.name!r} {fault}" for fault in _targets(task, part))
-    if name != "train" and (shared := _share(part, data.train)) > 0.5:
-        yield f"{shared:.0%} of the rows of {name} are in train, too"
+
+
+def _overlap(data: Data) -> Iterator[str]:
+    for name in _PARTS[1:]:
+        if (shared := _share(getattr(data, name), data.train)) > 0.5:
+            yield f"{shared:.0%} of the rows of {name} are in train, too"
 
 
 def _targets(task: Task, part: Split) -> Iterator[str]:
@@ -142,7 +147,7 @@ def _model(problem: Problem, data: Data, seed: int) -> list[str]:
         if loss is None or not loss.isfinite():
             faults.append(f"task {task.name!r} has the loss {loss}")
             continue
-        gradients = torch.autograd.grad(loss, trunk, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(loss, trunk, retain_graph=True, allow_unused=True) if trunk else ()
         if not any(gradient is not None and gradient.any() for gradient in gradients):
             faults.append(f"the loss of task {task.name!r} does not reach the trunk")
         if not math.isfinite(METRICS[task.metric](output, targets, task)):

@@ -73,10 +73,10 @@ class _Split:
 
 def from_table(
     source: str | Path | pd.DataFrame,
-    targets: Sequence[str],
+    targets: str | Sequence[str],
     group: str | None = None,
     time: str | None = None,
-    drop: Sequence[str] = (),
+    drop: str | Sequence[str] = (),
 ) -> TableProblem:
     """Make a problem of a table: the target columns are the tasks, all other columns the features.
 
@@ -97,6 +97,7 @@ def from_table(
         ValueError: if the file is no table, a column is not there or can't be used, or fewer than 30 rows
             remain. `load` raises one where the split leaves a target without labels in a part.
     """
+    targets, drop = ([names] if isinstance(names, str) else names for names in (targets, drop))
     if isinstance(source, pd.DataFrame):
         name, table, reading = "table", source.reset_index(drop=True), list[str]()
     else:

@@ -223,7 +223,8 @@ def features(table: pd.DataFrame) -> Features:
             leave_out(name, "running number")
         else:
             # An infinite value is no measurement; the imputer treats it as one that is missing.
-            numbers[name] = series.astype("float64").replace([np.inf, -np.inf], np.nan)
+            values = series.astype("float64")
+            numbers[name] = values.where(np.isfinite(values))
             columns.append(Column(name, "feature", "number", missing))
     rows = table.index
     return Features(pd.DataFrame(numbers, index=rows), pd.DataFrame(categories, index=rows), tuple(columns))

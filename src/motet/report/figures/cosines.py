@@ -7,11 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from motet.report.figures.theme import GRID, INK, MUTED, NEGATIVE, POSITIVE, Panel, drawn, label, nothing, panels
+from motet.report.figures.theme import (
+    GRID,
+    INK,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    SMALL,
+    WIDTH,
+    Panel,
+    column,
+    drawn,
+    label,
+    nothing,
+    panels,
+)
 from motet.report.numbers import plain, plural
 from motet.study.results import Cosines, Run
 
-_LEFT, _TOP, _FOOT, _SIZE = 116, 64, 34, 200
+_TOP, _FOOT, _SIZE = 68, 40, 208
 _NUMBERS_FIT = 26
 """Pixels of a cell that hold "−0.12"."""
 
@@ -51,14 +65,16 @@ def cosine_matrices(runs: Sequence[Run], arms: Sequence[str] | None = None, colu
         first, last = _mean(early), _mean(late)
         panel.title(label(arm, 42), f"mean cosine {_middle(first)} early, {_middle(last)} late")
         side = cell * len(tasks)
-        ax = panel.axes(_LEFT, _TOP, side, side)
+        left = min(20 + column(tasks, 15), WIDTH - side)
+        ax = panel.axes(left, _TOP, side, side)
         _cells(ax, np.tril(first, -1) + np.triu(last, 1), cell)
-        _names(panel, tasks, cell)
-        panel.text(_LEFT, _TOP + side + 14, f"◣ early: {_epochs(early)}")
-        panel.text(_LEFT + side, _TOP - 22, f"late: {_epochs(late)} ◥", ha="right")
+        _names(panel, tasks, left, cell)
+        panel.text(left, _TOP + side + 14, f"◣ early: {_epochs(early)}")
+        _scale(panel, WIDTH - 100, _TOP + side + 22)
+        panel.text(left + side, _TOP - 22, f"late: {_epochs(late)} ◥", ha="right")
         negative = int((last[np.triu_indices(len(tasks), 1)] < 0).sum())
         pairs = plural(len(tasks) * (len(tasks) - 1) // 2, "pair")
-        panel.text(_LEFT, _TOP + side + 28, f"{negative} of {pairs} negative late")
+        panel.text(left, _TOP + side + 30, f"{negative} of {pairs} negative late")
     return grid[0].figure
 
 
@@ -90,18 +106,32 @@ def _cells(ax: Axes, matrix: np.ndarray, cell: float) -> None:
             if i == j or np.isnan(matrix[i, j]):
                 continue
             value = float(np.clip(matrix[i, j], -1, 1))
-            # The opacity is the size: it works on a white page and on a black one, and in print.
-            look = {"color": POSITIVE if value > 0 else NEGATIVE, "alpha": round(0.06 + 0.94 * abs(value), 2)}
-            ax.add_patch(Rectangle((j, i), 1 - gap, 1 - gap, lw=0, **look))
+            ax.add_patch(_cell(j, i, 1 - gap, value))
             if cell >= _NUMBERS_FIT:
                 centre = (j + 0.5 - gap / 2, i + 0.5)
-                ax.text(*centre, plain(value, 2), ha="center", va="center_baseline", fontsize=9, color=INK)
+                ax.text(*centre, plain(value, 2), ha="center", va="center_baseline", fontsize=SMALL, color=INK)
 
 
-def _names(panel: Panel, tasks: Sequence[str], cell: float) -> None:
-    size = min(9.0, cell - 3)
+def _cell(x: float, y: float, side: float, value: float) -> Rectangle:
+    # The opacity is the size: that works on a white page and on a black one, and in print.
+    colour = POSITIVE if value > 0 else NEGATIVE
+    return Rectangle((x, y), side, side, lw=0, color=colour, alpha=round(0.06 + 0.94 * abs(value), 2))
+
+
+def _scale(panel: Panel, x: float, y: float) -> None:
+    """The colours from −1 to 1, 100 pixels wide."""
+    ax = panel.axes(x + 16, y - 5, 72, 10)
+    ax.set(xlim=(0, 8), ylim=(0, 1), xticks=[], yticks=[])
+    for i, value in enumerate((-1, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1)):
+        ax.add_patch(_cell(i, 0, 1, value))
+    panel.text(x + 12, y, "−1", ha="right")
+    panel.text(x + 92, y, "1")
+
+
+def _names(panel: Panel, tasks: Sequence[str], left: float, cell: float) -> None:
+    size = min(SMALL, cell - 3)
     for i, task in enumerate(tasks):
         middle = _TOP + cell * (i + 0.5)
-        panel.text(_LEFT - 22, middle, label(task, 17), ha="right", color=INK, fontsize=size)
-        panel.text(_LEFT - 6, middle, str(i + 1), ha="right", fontsize=size)
-        panel.text(_LEFT + cell * (i + 0.5), _TOP - 7, str(i + 1), ha="center", fontsize=size, color=MUTED)
+        panel.text(left - 22, middle, label(task, 15), ha="right", color=INK, fontsize=size)
+        panel.text(left - 6, middle, str(i + 1), ha="right", fontsize=size)
+        panel.text(left + cell * (i + 0.5), _TOP - 7, str(i + 1), ha="center", fontsize=size, color=MUTED)

@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
 from motet.report.figures.theme import GRID, PAPER, WIDTH, Style, drawn, label, legend, nothing, panels, styles
 from motet.study.results import SINGLE, SUM, Run
 
-_HEIGHT, _LEFT, _TOP, _BOTTOM = 214, 44, 36, 34
+_HEIGHT, _LEFT, _TOP, _BOTTOM = 224, 48, 38, 38
 _SLOT = 7
 """Pixels for one arm's end point in the margin."""
 
@@ -22,7 +23,7 @@ def learning_curves(runs: Sequence[Run], tasks: Sequence[Task], columns: int = 3
 
     A line goes on while at least half of its arm's seeds still train. The marks in the right margin are the
     arms at the ends of their lines; their bars are one standard deviation over seeds, each way. Where the
-    first tenth of training would take more than half of the scale, the scale leaves it out.
+    first quarter of training would take more than half of the scale, the scale leaves it out.
 
     Args:
         runs: All runs of a study, in the order in which the arms shall be listed.
@@ -42,7 +43,7 @@ def learning_curves(runs: Sequence[Run], tasks: Sequence[Task], columns: int = 3
         top = type(grid[0])(grid[0].figure, 0, 0)
         legend(top, arms, 72 * grid[0].figure.get_size_inches()[0])
     for panel, task in zip(grid, tasks, strict=True):
-        panel.title(label(task.name, 42), f"{label(task.metric, 30)} on validation, by epoch")
+        panel.title(label(task.name, 42), _what(task))
         height = _HEIGHT - _TOP - _BOTTOM
         ax = panel.axes(_LEFT, _TOP, WIDTH - _LEFT - margin, height)
         side = panel.axes(WIDTH - margin, _TOP, margin, height)
@@ -57,10 +58,17 @@ def learning_curves(runs: Sequence[Run], tasks: Sequence[Task], columns: int = 3
         for part in (ax, side):
             part.set_ylim(low, high)
         ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        panel.text(_LEFT + (WIDTH - _LEFT - margin) / 2, _HEIGHT - 6, "epoch", ha="center")
         ax.grid(axis="y", color=GRID, lw=0.8)
         ax.margins(x=0.01)
     return grid[0].figure
+
+
+def _what(task: Task) -> str:
+    metric = METRICS[task.metric]
+    unit = f", {label(task.unit, 12)}" if task.unit else ""
+    return f"{metric.title}{unit} on validation, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -98,7 +106,7 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
     ]
     last = max(epochs[-1] for epochs, _, _ in drawn_curves)
     whole = np.concatenate([mean for _, mean, _ in drawn_curves] + [np.array(ends)])
-    later = np.concatenate([mean[epochs > 0.1 * last] for epochs, mean, _ in drawn_curves] + [np.array(ends)])
+    later = np.concatenate([mean[epochs > 0.25 * last] for epochs, mean, _ in drawn_curves] + [np.array(ends)])
     chosen = later if np.ptp(whole) > 2 * np.ptp(later) > 0 else whole
     air = max(0.06 * np.ptp(chosen), 1e-3 * abs(float(chosen.max())), 1e-12)
     return float(chosen.min() - air), float(chosen.max() + air)

@@ -19,6 +19,7 @@ from motet.report.figures.theme import (
     WORSE,
     Panel,
     Style,
+    column,
     drawn,
     label,
     nothing,
@@ -29,7 +30,7 @@ from motet.report.numbers import change
 from motet.study.results import SINGLE, Interval, Summary
 
 ALL = "All tasks: Δm"
-_ROW, _LEFT, _RIGHT = 19, 118, 46
+_ROW, _RIGHT = 20, 48
 
 
 def worst_first(summary: Summary) -> list[str]:
@@ -68,18 +69,19 @@ def forest(summary: Summary, tasks: Sequence[str | None] | None = None, columns:
     rows = {t: [a.delta_m if t is None else a.per_task.get(t, absent) for a in arms] for t in [None, *summary.baseline]}
     limits = _limits([interval for row in rows.values() for interval in row])
     looks = styles(arm.arm for arm in summary.arms)
+    left = column(arm.arm for arm in arms)
     grid = panels(len(tasks), 26 + _ROW * len(arms) + 40, columns)
     for panel, task in zip(grid, tasks, strict=True):
         panel.title(ALL if task is None else label(task, 42))
-        ax = panel.axes(_LEFT, 22, WIDTH - _LEFT - _RIGHT, _ROW * len(arms) + 4)
+        ax = panel.axes(left, 22, WIDTH - left - _RIGHT, _ROW * len(arms) + 4)
         _scale(ax, limits, len(arms), summary.rule.worst_task if task is not None else None)
         for y, (arm, interval) in enumerate(zip(arms, rows[task], strict=True)):
-            panel.text(_LEFT - 8, 24 + _ROW * (y + 0.5), label(arm.arm), ha="right", color=INK)
+            panel.text(left - 8, 24 + _ROW * (y + 0.5), label(arm.arm), ha="right", color=INK)
             _row(ax, y, interval, looks[arm.arm], limits)
             _figure(panel, 24 + _ROW * (y + 0.5), interval)
-        foot = 26 + _ROW * len(arms) + 30
-        panel.text(_LEFT, foot, "← better")
-        panel.text((_LEFT + WIDTH - _RIGHT) / 2, foot, "per cent", ha="center")
+        foot = 26 + _ROW * len(arms) + 32
+        panel.text(left, foot, "← better")
+        panel.text((left + WIDTH - _RIGHT) / 2, foot, "%", ha="center")
         panel.text(WIDTH - _RIGHT, foot, "worse →", ha="right")
     return grid[0].figure
 

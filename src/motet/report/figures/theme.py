@@ -50,6 +50,9 @@ STYLE: dict[str, Any] = {
 WIDTH = 320
 """Of one panel, in pixels: the width of a phone, so that a panel on its own can be read there."""
 
+SMALL = 10.5
+"""Size of all type but titles, in pixels."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -99,7 +102,7 @@ class Panel:
             ((self.left + left) / full_width, bottom / full_height, width / full_width, height / full_height)
         )
         ax.spines[:].set_visible(False)
-        ax.tick_params(labelsize=9, labelcolor=MUTED, pad=4, bottom=False, left=False)
+        ax.tick_params(labelsize=SMALL, labelcolor=MUTED, pad=4, bottom=False, left=False)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         return ax
@@ -107,14 +110,14 @@ class Panel:
     def text(self, x: float, y: float, words: str, **style: Any) -> None:
         """Words whose vertical middle is at ``y``."""
         full_width, full_height = (72 * inches for inches in self.figure.get_size_inches())
-        options = {"fontsize": 9, "va": "center_baseline", "color": MUTED} | style
+        options = {"fontsize": SMALL, "va": "center_baseline", "color": MUTED} | style
         self.figure.text((self.left + x) / full_width, 1 - (self.top + y) / full_height, words, **options)
 
     def title(self, words: str, detail: str = "") -> None:
         """A bold name, and a quieter line below it."""
-        self.text(0, 9, words, fontsize=11, fontweight="bold", color=INK)
+        self.text(0, 9, words, fontsize=12.5, fontweight="bold", color=INK)
         if detail:
-            self.text(0, 24, detail)
+            self.text(0, 25, detail)
 
 
 def panels(count: int, height: float, columns: int, width: float = WIDTH, head: float = 0) -> list[Panel]:
@@ -155,8 +158,17 @@ def label(name: str, width: int = 18) -> str:
     return "".join(start) + "…" + "".join(tail)
 
 
+_LETTER = 6.1
+"""Pixels of an average letter, in the widest of the usual fonts."""
+
+
 def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def column(names: Iterable[str], width: int = 18) -> float:
+    """Pixels that a column of such labels needs, with a gap: an estimate, since the reader's font is not known."""
+    return 12 + max(_LETTER * sum(map(_cells, label(name, width))) for name in names)
 
 
 def legend(panel: Panel, arms: Sequence[str], width: float) -> float:
@@ -164,7 +176,7 @@ def legend(panel: Panel, arms: Sequence[str], width: float) -> float:
     looks, x, y = styles(arms), 0.0, 8.0
     for arm in arms:
         words = label(arm, 24)
-        need = 34 + 6.2 * len(words) + 14
+        need = 32 + _LETTER * sum(map(_cells, words)) + 14
         if x and x + need > width:
             x, y = 0.0, y + 18
         _key(panel.axes(x, y - 6, 26, 12), looks[arm])

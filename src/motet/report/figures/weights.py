@@ -15,16 +15,16 @@ from motet.report.figures.theme import (
     NEGATIVE,
     POSITIVE,
     WIDTH,
+    column,
     drawn,
     label,
     nothing,
     panels,
-    styles,
 )
 from motet.report.numbers import ratio
 from motet.study.results import Run
 
-_LANE, _LEFT, _TOP, _FOOT, _RIGHT = 24, 118, 40, 34, 46
+_LANE, _TOP, _FOOT, _RIGHT = 25, 42, 38, 50
 _BINS = 48
 _CLIP = 3.0
 """Lanes end at 8 times and at an eighth of an equal share."""
@@ -51,24 +51,25 @@ def weight_streams(runs: Sequence[Run], arms: Sequence[str] | None = None, colum
         return nothing("No arm has weights that change or differ.")
     reach = max((abs(_logs(s)).max() for found in shares.values() for _, s in found.values()), default=1.0)
     reach = min(_CLIP, max(1.0, math.ceil(2 * reach) / 2))
-    looks = styles(run.arm for run in runs)
     grid = panels(len(arms), _TOP + _LANE * max(len(shares[arm]) for arm in arms) + _FOOT, columns)
     for panel, arm in zip(grid, arms, strict=True):
         lanes = shares[arm]
-        panel.title(label(arm, 42), "share of the weight, 1 = equal, by step")
-        panel.text(WIDTH, 24, "late", ha="right")
+        panel.title(label(arm, 42), "share of the weight, log scale")
+        panel.text(WIDTH, 25, "late", ha="right")
+        left = column(lanes)
         last = max(steps[-1] for steps, _ in lanes.values())
         for i, (task, (steps, share)) in enumerate(lanes.items()):
             top = _TOP + _LANE * i
-            ax = panel.axes(_LEFT, top, WIDTH - _LEFT - _RIGHT, _LANE - 3)
+            ax = panel.axes(left, top, WIDTH - left - _RIGHT, _LANE - 3)
             _lane(ax, steps, np.clip(_logs(share), -reach, reach))
             ax.set(ylim=(-reach, reach), yticks=[], xlim=(0, max(last, 1)))
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             ax.tick_params(labelbottom=i == len(lanes) - 1)
-            panel.text(_LEFT - 8, top + (_LANE - 3) / 2, label(task), ha="right", color=INK)
+            panel.text(left - 8, top + (_LANE - 3) / 2, label(task), ha="right", color=INK)
+            if i == len(lanes) - 1:
+                panel.text((left + WIDTH - _RIGHT) / 2, top + _LANE + 28, "step", ha="center")
             late = float(share[steps >= 0.75 * steps[-1]].mean())
             panel.text(WIDTH - 1, top + (_LANE - 3) / 2, ratio(late), ha="right", color=INK)
-        _ = looks
     return grid[0].figure
 
 
