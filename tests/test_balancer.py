@@ -522,3 +522,11 @@ def test_state_of_other_tasks_is_refused_where_the_tasks_were_named():
     state = motet.Balancer("sum", tasks=["a", "b"]).state_dict()
     with pytest.raises(ValueError, match="state is of the tasks"):
         motet.Balancer("sum", tasks=["a", "c"]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_under_several_processes_a_route_that_would_bypass_their_averaging_is_refused(route, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(RuntimeError, match=f"{route} route does not average gradients over processes"):
+        call(method=Ones(), route=route)

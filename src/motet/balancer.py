@@ -120,6 +120,7 @@ class Balancer:
             return BalancerStep((), empty, None, StepCost(route, 0, 0), skipped)
         numbers = torch.stack([values[task] for task in present])
         self._check_bound(tuple(present), numbers)
+        self._check_alone(route)
         with self.method.on_tasks(self._rows(present), len(self._index)):
             if route == "none":
                 return self._sum(present, numbers, skipped)
@@ -251,6 +252,18 @@ class Balancer:
             raise ValueError(f"{name}: {error}") from None
         self._say(f"{name} takes the route {route!r}: {reason}", logging.INFO)
         return route
+
+    def _check_alone(self, route: str) -> None:
+        """Task gradients do not pass the hooks that average over processes, and nobody would notice."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return
+        if route != "none":
+            raise RuntimeError(
+                f"the {route} route does not average gradients over processes yet, so each of the "
+                f"{distributed.get_world_size()} would train a model of its own: use a method that weights losses"
+            )
+        self._say(f"{type(self.method).__name__} weights losses by the values of each process alone")
 
     def _sum(self, present: dict[str, Tensor], values: Tensor, skipped: tuple[str, ...]) -> BalancerStep:
         assert isinstance(self.method, methods.LossMethod)

@@ -1,6 +1,8 @@
 """The published tables come out of motet's formulas."""
 
 import pytest
+
+from motet.metrics import delta_m, mean_rank, references
 from tests.golden.published import (
     CELEBA_FAIRGRAD,
     CITYSCAPES,
@@ -11,8 +13,6 @@ from tests.golden.published import (
     TASKONOMY_SINGLE,
     Row,
 )
-
-from motet.metrics import delta_m, mean_rank, references
 
 
 def recomputed(benchmark: str, row: Row) -> float:

@@ -81,9 +81,7 @@ def study(arms=5, seeds=6, k=4, nasty=False, epochs=40, seed=0, wild=False):
 def minimal():
     """Two arms, one seed, two tasks: no interval, no cosine, no weight, no curve."""
     tasks, summary, runs = study(2, 1, 2)
-    blank = [
-        Run(r.arm, r.seed, r.test, r.validation, r.best_epoch, [], [], [], r.cost, [], {}) for r in runs
-    ]
+    blank = [Run(r.arm, r.seed, r.test, r.validation, r.best_epoch, [], [], [], r.cost, [], {}) for r in runs]
     return tasks, summary, blank
 
 

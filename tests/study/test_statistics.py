@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from tests.study.runs import lower, run, study, tasks
 
 from motet.metrics import delta_m
 from motet.study.inference import observe
 from motet.study.results import ArmSummary, Run, Summary
 from motet.study.statistics import summarise
+from tests.study.runs import lower, run, study, tasks
 
 
 def summary(runs: list[Run], count: int = 3, **options) -> Summary:

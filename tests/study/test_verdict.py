@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.study.runs import lower, study, tasks
 
 from motet.study.inference import observe
 from motet.study.judgement import MOST_SEEDS, Evidence, outcome
 from motet.study.results import Rule, Verdict
 from motet.study.statistics import summarise
 from motet.study.verdict import decide
+from tests.study.runs import lower, study, tasks
 
 RULE = Rule()
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from motet.linalg import as_double
 from motet.methods.base import GramMethod, register
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import ROUNDING, unit_diagonal
 
 
@@ -29,6 +30,7 @@ class AlignedMTL(GramMethod):
         for rounding; TorchJD counts it on G, to the accuracy of G's dtype.
     """
 
+    @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)
         gram = torch.where(unit.finite, as_double(gram.detach()), unit.measured)

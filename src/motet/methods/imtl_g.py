@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from motet.methods.base import GramMethod, register
+from motet.solvers.threads import one_thread
 from motet.solvers.unit_diagonal import ROUNDING, unit_diagonal
 
 
@@ -30,6 +31,7 @@ class IMTLG(GramMethod):
         cancel, ``converged`` is False. Tasks with a zero gradient have weight 0, or 1/K if all do.
     """
 
+    @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)
         tasks = len(unit.norms)

@@ -44,11 +44,13 @@ def seconds(value: float) -> str:
     """A duration in the units that suit it: 3.2 ms, 41 s, 3 min 05 s, 2 h 10 min."""
     if not math.isfinite(value):
         return plain(value, 0)
-    if value < 1:
-        return f"{value * 1e3:.3g}{THIN}ms"
-    if value < 100:
-        return f"{value:.3g}{THIN}s"
+    if value < 0.9995:
+        return f"{_significant(value * 1e3, 3)}{THIN}ms"
+    if value < 99.95:
+        return f"{_significant(value, 3)}{THIN}s"
     whole = round(value)
+    if whole < 120:
+        return f"{whole}{THIN}s"
     if whole < 3600:
         return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s".replace(" ", "\u00a0")
     minutes = round(value / 60)
@@ -78,7 +80,13 @@ def measure(value: float) -> str:
         mantissa, exponent = f"{value:.3e}".split("e")
         power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         return f"{mantissa}·10{power}".replace("-", "−")
-    return plain(value, 3 if not size else max(0, 3 - math.floor(math.log10(size))))
+    return _significant(value, 4)
+
+
+def _significant(value: float, digits: int) -> str:
+    """With so many digits from the first that is not zero; whole numbers keep all of theirs."""
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # after rounding: 0.9999 may be 1.00
+    return plain(value, min(max(digits - 1 - exponent, 0), 12) if value else digits - 1)
 
 
 def short(value: float) -> str:

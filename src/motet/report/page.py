@@ -1,6 +1,7 @@
 """The report as one HTML file: what the page shows, in plain values; how it looks is the template's."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
 
 _HERE = Path(__file__).parent
 _EXPLAINED = {SINGLE: "one model a task", SUM: "plain sum of the losses"}
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that HTML forbids, or that UTF-8 can't write."""
 _SECTIONS = {
     "arms": "Arms",
     "changes": "Changes by task",
@@ -66,7 +69,7 @@ def write(
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name the file that the report shall be written to")
-    page = _render(title, problem, tasks, summary, runs, provenance)
+    page = _CONTROL.sub("�", _render(title, problem, tasks, summary, runs, provenance))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -149,7 +152,9 @@ def _side(interval: Interval) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    """At most two of the names, and each cut where it is long: they stand whole in the table of tasks."""
+    short = [theme.label(name, 28) for name in names]
+    return ", ".join(short) if len(names) <= 2 else f"{', '.join(short[:2])} and {len(names) - 2} more"
 
 
 def _row(task: Task, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
@@ -240,7 +245,10 @@ def _warnings(runs: Sequence[Run]) -> list[dict[str, str]]:
         for text in dict.fromkeys(run.warnings):
             where.setdefault(text, {}).setdefault(run.arm, []).append(run.seed)
     return [
-        {"text": text, "where": "; ".join(f"{arm}: {numbers.plural(len(seeds), 'run')}" for arm, seeds in found.items())}
+        {
+            "text": text,
+            "where": "; ".join(f"{arm}: {numbers.plural(len(seeds), 'run')}" for arm, seeds in found.items()),
+        }
         for text, found in where.items()
     ]
 

@@ -45,12 +45,19 @@ def inline(figure: Figure, name: str, title: str, description: str = "") -> Mark
         element.attrib = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     _flatten(root)
     used = {
-        match for element in root.iter() for key, value in element.attrib.items()
-        if key == "href" or "url(" in value for match in _REFERENCE.findall(value)
+        match
+        for element in root.iter()
+        for key, value in element.attrib.items()
+        if key == "href" or "url(" in value
+        for match in _REFERENCE.findall(value)
     }
     for element in root.iter():
         element.attrib = {
-            key: _attribute(key, value, name) for key, value in element.attrib.items() if key not in ("id", "transform") or value in used or (key == "transform" and not value.startswith("rotate(-0 "))
+            key: _attribute(key, value, name)
+            for key, value in element.attrib.items()
+            if key not in ("id", "transform")
+            or value in used
+            or (key == "transform" and not value.startswith("rotate(-0 "))
         }
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-labelledby": f"{name}-title {name}-desc"}
     root.attrib["style"] = f"max-width:{float(root.attrib['viewBox'].split()[2]) * 1.25:g}px"

@@ -10,7 +10,6 @@ from matplotlib.patches import Rectangle
 from motet.report.figures.theme import (
     GRID,
     INK,
-    MUTED,
     NEGATIVE,
     POSITIVE,
     SMALL,
@@ -25,7 +24,7 @@ from motet.report.figures.theme import (
 from motet.report.numbers import plain, plural
 from motet.study.results import Cosines, Run
 
-_TOP, _FOOT, _SIZE = 68, 40, 208
+_TOP, _FOOT, _SIZE, _LETTERS = 68, 42, 196, 13
 _NUMBERS_FIT = 26
 """Pixels of a cell that hold "−0.12"."""
 
@@ -65,16 +64,16 @@ def cosine_matrices(runs: Sequence[Run], arms: Sequence[str] | None = None, colu
         first, last = _mean(early), _mean(late)
         panel.title(label(arm, 42), f"mean cosine {_middle(first)} early, {_middle(last)} late")
         side = cell * len(tasks)
-        left = min(20 + column(tasks, 15), WIDTH - side)
+        left = min(22 + column(tasks, _LETTERS), WIDTH - side)
         ax = panel.axes(left, _TOP, side, side)
         _cells(ax, np.tril(first, -1) + np.triu(last, 1), cell)
         _names(panel, tasks, left, cell)
         panel.text(left, _TOP + side + 14, f"◣ early: {_epochs(early)}")
-        _scale(panel, WIDTH - 100, _TOP + side + 22)
+        _scale(panel, WIDTH - 104, _TOP + side + 34)
         panel.text(left + side, _TOP - 22, f"late: {_epochs(late)} ◥", ha="right")
         negative = int((last[np.triu_indices(len(tasks), 1)] < 0).sum())
         pairs = plural(len(tasks) * (len(tasks) - 1) // 2, "pair")
-        panel.text(left, _TOP + side + 30, f"{negative} of {pairs} negative late")
+        panel.text(0, _TOP + side + 34, f"{negative} of {pairs} negative late")
     return grid[0].figure
 
 
@@ -132,6 +131,6 @@ def _names(panel: Panel, tasks: Sequence[str], left: float, cell: float) -> None
     size = min(SMALL, cell - 3)
     for i, task in enumerate(tasks):
         middle = _TOP + cell * (i + 0.5)
-        panel.text(left - 22, middle, label(task, 15), ha="right", color=INK, fontsize=size)
+        panel.text(left - 24, middle, label(task, _LETTERS), ha="right", color=INK, fontsize=size)
         panel.text(left - 6, middle, str(i + 1), ha="right", fontsize=size)
-        panel.text(left + cell * (i + 0.5), _TOP - 7, str(i + 1), ha="center", fontsize=size, color=MUTED)
+        panel.text(left + cell * (i + 0.5), _TOP - 7, str(i + 1), ha="center", fontsize=min(size, 0.6 * cell))

@@ -4,11 +4,13 @@ import math
 from typing import Literal
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from motet.report.figures.theme import GRID, INK, LINE, PAPER, drawn, label, nothing, panels, styles
-from motet.report.numbers import ratio, seconds
+from motet.report.numbers import seconds, short
 from motet.study.results import ArmSummary, Summary
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _NAMES = 400, 300, 40, 34, 44, 128
@@ -57,19 +59,17 @@ def cost(summary: Summary, against: Literal["step", "total"] = "step") -> Figure
         x = points[name][0] / scale
         line = [(x + 6, heights[name]), (_WIDTH - _NAMES + 4, y), (_WIDTH - _NAMES + 9, y)]
         _leader(panel.figure, line, looks[name].colour)
-        panel.text(_WIDTH - _NAMES + 12, y, label(name, 19), color=INK)
-    axis = "time of a step, as a multiple of the plain sum's" if against == "step" else "training in all"
+        panel.text(_WIDTH - _NAMES + 12, y, label(name), color=INK)
+    axis = "time of a step, as a multiple of the plain sum's" if against == "step" else "training of one seed"
     panel.text(_LEFT + width / 2, _HEIGHT - 9, axis, ha="center")
     return panel.figure
 
 
-def _price_axis(axis, prices: list[float], against: str) -> None:  # type: ignore[no-untyped-def]
+def _price_axis(axis: Axis, prices: list[float], against: str) -> None:
     low, high = min(prices), max(prices)
-    axis.set_major_formatter(lambda value, _: ratio(value).replace(".00", "") if against == "step" else seconds(value))
     if high > 5 * low:  # one expensive arm would push the rest together
         axis.axes.set_xscale("log")
         axis.set_minor_locator(FixedLocator([]))
-        axis.set_major_formatter(lambda value, _: ratio(value) if against == "step" else seconds(value))
         decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = np.outer(decades, [1, 2, 5]).ravel()
         axis.axes.set_xlim(low / 1.25, high * 1.25)
@@ -78,11 +78,11 @@ def _price_axis(axis, prices: list[float], against: str) -> None:  # type: ignor
         air = max(0.08 * (high - low), 0.05 * high)
         axis.axes.set_xlim(low - air, high + air)
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    # Last, since a log scale brings its own.
+    axis.set_major_formatter(lambda value, _: f"{short(value)}×" if against == "step" else seconds(value))
 
 
 def _leader(figure: Figure, points: list[tuple[float, float]], colour: str) -> None:
-    from matplotlib.lines import Line2D
-
     xs, ys = zip(*points, strict=True)
     line = Line2D([x / _WIDTH for x in xs], [1 - y / _HEIGHT for y in ys], lw=0.7, color=colour, alpha=0.55)
     line.set_transform(figure.transFigure)
@@ -90,7 +90,7 @@ def _leader(figure: Figure, points: list[tuple[float, float]], colour: str) -> N
 
 
 def _spread(wanted: dict[str, float], top: float, bottom: float) -> dict[str, float]:
-    """Heights as near to those wanted as keeps the names apart and inside: down from the top, then up from the bottom."""
+    """Heights as near to those wanted as keeps the names apart and inside: first downwards, then upwards."""
     names = sorted(wanted, key=lambda name: wanted[name])
     apart = min(_APART, (bottom - top) / max(len(names) - 1, 1))
     placed: list[float] = []

@@ -73,13 +73,13 @@ def forest(summary: Summary, tasks: Sequence[str | None] | None = None, columns:
     grid = panels(len(tasks), 26 + _ROW * len(arms) + 40, columns)
     for panel, task in zip(grid, tasks, strict=True):
         panel.title(ALL if task is None else label(task, 42))
-        ax = panel.axes(left, 22, WIDTH - left - _RIGHT, _ROW * len(arms) + 4)
+        ax = panel.axes(left, 24, WIDTH - left - _RIGHT, _ROW * len(arms))
         _scale(ax, limits, len(arms), summary.rule.worst_task if task is not None else None)
         for y, (arm, interval) in enumerate(zip(arms, rows[task], strict=True)):
             panel.text(left - 8, 24 + _ROW * (y + 0.5), label(arm.arm), ha="right", color=INK)
             _row(ax, y, interval, looks[arm.arm], limits)
             _figure(panel, 24 + _ROW * (y + 0.5), interval)
-        foot = 26 + _ROW * len(arms) + 32
+        foot = 24 + _ROW * len(arms) + 32
         panel.text(left, foot, "← better")
         panel.text((left + WIDTH - _RIGHT) / 2, foot, "%", ha="center")
         panel.text(WIDTH - _RIGHT, foot, "worse →", ha="right")

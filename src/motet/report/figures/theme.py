@@ -29,13 +29,20 @@ _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#c4589b", "#c48a00", "#6a51a3", "#
 _MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
 
 VARIABLES = {
-    INK: "--ink", MUTED: "--muted", LINE: "--line", GRID: "--grid", PAPER: "--paper",
-    BETTER: "--better", WORSE: "--worse", POSITIVE: "--positive", NEGATIVE: "--negative",
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    GRID: "--grid",
+    PAPER: "--paper",
+    BETTER: "--better",
+    WORSE: "--worse",
+    POSITIVE: "--positive",
+    NEGATIVE: "--negative",
     **{colour: f"--{arm}" for arm, (colour, _) in _REFERENCES.items()},
     **{colour: f"--arm-{i}" for i, colour in enumerate(_COLOURS)},
 }
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are not formulas: "$" is a dollar
     "font.family": "sans-serif",
     "font.size": 10,
@@ -47,6 +54,8 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": MUTED,
     "path.simplify": True,
 }
+NAME = 18
+"""Letters of a name beside a row."""
 WIDTH = 320
 """Of one panel, in pixels: the width of a phone, so that a panel on its own can be read there."""
 
@@ -110,7 +119,7 @@ class Panel:
     def text(self, x: float, y: float, words: str, **style: Any) -> None:
         """Words whose vertical middle is at ``y``."""
         full_width, full_height = (72 * inches for inches in self.figure.get_size_inches())
-        options = {"fontsize": SMALL, "va": "center_baseline", "color": MUTED} | style
+        options: dict[str, Any] = {"fontsize": SMALL, "va": "center_baseline", "color": MUTED} | style
         self.figure.text((self.left + x) / full_width, 1 - (self.top + y) / full_height, words, **options)
 
     def title(self, words: str, detail: str = "") -> None:
@@ -143,7 +152,7 @@ def nothing(reason: str) -> Figure:
     return panel.figure
 
 
-def label(name: str, width: int = 18) -> str:
+def label(name: str, width: int = NAME) -> str:
     """A name cut in the middle, where it is too long, since names often differ at their ends. In the page's
     tables they stand whole. Control characters, which XML forbids, become "�"."""
     clean = "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
@@ -158,7 +167,7 @@ def label(name: str, width: int = 18) -> str:
     return "".join(start) + "…" + "".join(tail)
 
 
-_LETTER = 6.1
+_LETTER = 6.6
 """Pixels of an average letter, in the widest of the usual fonts."""
 
 
@@ -166,7 +175,7 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def column(names: Iterable[str], width: int = 18) -> float:
+def column(names: Iterable[str], width: int = NAME) -> float:
     """Pixels that a column of such labels needs, with a gap: an estimate, since the reader's font is not known."""
     return 12 + max(_LETTER * sum(map(_cells, label(name, width))) for name in names)
 

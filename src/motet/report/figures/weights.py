@@ -45,7 +45,7 @@ def weight_streams(runs: Sequence[Run], arms: Sequence[str] | None = None, colum
         columns: Panels side by side.
     """
     shares = {arm: _shares([run for run in runs if run.arm == arm]) for arm in dict.fromkeys(r.arm for r in runs)}
-    arms = [arm for arm in uneven(runs)] if arms is None else arms
+    arms = uneven(runs) if arms is None else arms
     arms = [arm for arm in arms if shares.get(arm)]
     if not arms:
         return nothing("No arm has weights that change or differ.")
@@ -97,18 +97,18 @@ def _shares(runs: Sequence[Run]) -> dict[str, Lane]:
     share = np.divide(weights * present, total, out=np.full_like(weights, np.nan), where=total > 0)
     bins = np.minimum((steps / max(steps.max(), 1) * _BINS).astype(int), _BINS - 1)
     lanes: dict[str, Lane] = {}
-    for column, task in enumerate(tasks):
-        good = np.isfinite(share[:, column])
+    for k, task in enumerate(tasks):
+        good = np.isfinite(share[:, k])
         count = np.bincount(bins[good], minlength=_BINS)
         if not count.any():
             continue
         middle = np.bincount(bins[good], steps[good], _BINS)[count > 0] / count[count > 0]
-        lanes[task] = middle, np.bincount(bins[good], share[good, column], _BINS)[count > 0] / count[count > 0]
+        lanes[task] = middle, np.bincount(bins[good], share[good, k], _BINS)[count > 0] / count[count > 0]
     return lanes
 
 
 def _logs(share: np.ndarray) -> np.ndarray:
-    return np.log2(np.maximum(share, 2.0**-_CLIP))
+    return np.asarray(np.log2(np.maximum(share, 2.0**-_CLIP)))
 
 
 def _lane(ax: Axes, steps: np.ndarray, logs: np.ndarray) -> None:

@@ -1,0 +1,243 @@
+"""The page: complete in one file, safe with any name, the same for the same input."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from motet import report
+from motet.report.figures.theme import VARIABLES
+from tests.report.make import ARMS, NASTY, minimal, problem_of, provenance_of, study
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+STYLE = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
+SECTIONS = ["verdict", "arms", "changes", "tasks", "cost", "curves", "cosines", "weights", "reading", "provenance"]
+
+
+class Page(HTMLParser):
+    """Tags that must balance, ids, references and the visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.references, self.words = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self._note(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self._note(tag, attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def _note(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value)
+            elif key == "aria-labelledby":
+                self.references += value.split()
+            elif key in ("href", "src"):
+                self.references.append(value.removeprefix("#") if value.startswith("#") else f"EXTERNAL {value}")
+            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+def write(folder, made, nasty=False, **changes):
+    tasks, summary, runs = made
+    given = {"title": "A study", "problem": problem_of(nasty), "provenance": provenance_of()} | changes
+    return report.write(folder / "report.html", tasks=tasks, summary=summary, runs=runs, **given)
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory):
+    path = write(
+        tmp_path_factory.mktemp("nasty"),
+        study(9, 8, 14, nasty=True, wild=True),
+        nasty=True,
+        title="</title><script>alert('title')</script>",
+    )
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("usual"), study()).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def least(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("least"), minimal()).read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=["nasty", "usual", "least"])
+def page(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_page_parses_and_all_tags_balance(page):
+    assert Page(page).open == []
+
+
+def test_ids_are_unique_and_every_reference_has_one(page):
+    parsed = Page(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert set(parsed.references) <= set(parsed.ids)
+
+
+def test_nothing_is_loaded_and_nothing_runs(page):
+    tags = Page(page).tags
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    assert not [key for _, attrs in tags for key in attrs if key.startswith("on")]
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+
+
+def test_every_section_is_there_in_order(page):
+    found = [id_ for id_ in Page(page).ids if id_ in SECTIONS]
+    assert found == SECTIONS
+
+
+def test_no_name_becomes_markup(nasty):
+    for name in NASTY + ARMS:
+        if "<" in name:
+            assert name not in nasty
+    assert "49" not in [word.strip() for word in Page(nasty).words]  # {{ 7 * 7 }} was not computed
+
+
+def test_every_name_stands_whole_in_the_page(nasty):
+    text = Page(nasty).text
+    for name in NASTY + ARMS:
+        assert name.replace("\x07", "�") in text
+
+
+def test_characters_that_html_forbids_are_replaced(nasty):
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", nasty)
+
+
+def test_every_colour_follows_the_page_into_the_dark(page):
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert not re.findall(r"(?:fill|stroke): ?#[0-9a-f]+", drawn)
+    light, dark = STYLE.split("@media screen and (prefers-color-scheme: dark)", 1)
+    for variable in set(re.findall(r"var\((--[\w-]+)\)", drawn)):
+        assert f"{variable}:" in light
+        assert f"{variable}:" in dark
+
+
+def test_figures_and_style_agree_on_the_light_colours():
+    light = STYLE.split("@media", 1)[0]
+    for colour, variable in VARIABLES.items():
+        if variable != "--paper":  # the figures' white is one step off, to tell it from matplotlib's own
+            assert f"{variable}: {colour}" in light
+
+
+def test_every_figure_has_a_title_for_those_who_do_not_see_it(usual):
+    svgs = re.findall(r"<svg.*?</svg>", usual, re.DOTALL)
+    assert len(svgs) > 15
+    for svg in svgs:
+        assert re.search(r"<title[^>]*>[^<]+</title>", svg)
+        assert 'role="img"' in svg
+
+
+def test_the_largest_study_stays_small(nasty):
+    assert len(nasty.encode()) < 2_000_000
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path):
+    first = write(tmp_path, study(3, 2, 2)).read_bytes()
+    assert write(tmp_path, study(3, 2, 2)).read_bytes() == first
+
+
+def test_the_order_of_the_runs_does_not_matter(tmp_path):
+    tasks, summary, runs = study(3, 2, 2)
+    first = write(tmp_path, (tasks, summary, runs)).read_bytes()
+    assert write(tmp_path, (tasks, summary, runs[::-1])).read_bytes() == first
+
+
+def test_what_was_not_recorded_is_said(least):
+    text = Page(least).text
+    assert "No learning curve was recorded." in text
+    assert "No cosines between gradients were recorded." in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+def test_the_card_says_what_was_decided_and_what_it_costs(usual):
+    _, summary, _ = study()
+    verdict = summary.verdict
+    card = re.search(r'<section class="card adopt".*?</section>', usual, re.DOTALL)[0]
+    text = Page(card).text
+    assert verdict.headline in text
+    assert all(reason in text for reason in verdict.reasons)
+    chosen = next(arm for arm in summary.arms if arm.arm == verdict.arm)
+    assert f"{chosen.step_cost:.2f}×" in text
+
+
+def test_seeds_that_would_decide_are_named(least):
+    assert "About 5\u00a0more seeds would decide" in Page(least).text
+    assert "Fewer than six paired seeds can't give p below 0.05" in Page(least).text
+
+
+def test_cautions_notes_warnings_and_runs_are_shown(nasty):
+    text = Page(nasty).text
+    assert problem_of()["caution"] in text
+    assert all(note in text for note in problem_of()["notes"])
+    assert "the solver stopped at its iteration limit <100>" in text
+    assert "imtl-g: 2\u00a0runs" in text
+    assert "00-05-5f1d3c" in text
+    assert provenance_of()["command"] in text
+
+
+def test_a_study_of_single_task_alone_says_so(tmp_path):
+    text = Page(write(tmp_path, study(1, 2, 2)).read_text(encoding="utf-8")).text
+    assert "No arm besides single-task was trained" in text
+
+
+def test_folders_are_made_and_no_half_page_is_left(tmp_path):
+    path = write(tmp_path / "new" / "folder", minimal())
+    assert [child.name for child in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_failure_leaves_the_old_report(tmp_path, monkeypatch):
+    path = write(tmp_path, minimal())
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path, study(2, 2, 2))
+    assert path.read_bytes() == before
+    assert [child.name for child in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(IsADirectoryError, match="name the file"):
+        write(tmp_path, minimal())
+
+
+def test_a_summary_of_other_tasks_is_refused(tmp_path):
+    tasks, summary, runs = study(2, 2, 2)
+    with pytest.raises(ValueError, match="problem has no task 'right', which the summary has"):
+        write(tmp_path, (tasks[:1], summary, runs))
+    with pytest.raises(ValueError, match="summary has no task 'more', which the problem has"):
+        write(tmp_path, ([*tasks, replace(tasks[0], name="more")], summary, runs))
+
+
+def test_an_unknown_metric_is_named(tmp_path):
+    tasks, summary, runs = study(2, 2, 2)
+    with pytest.raises(ValueError, match="'left' is judged by 'glory', which is not one of"):
+        write(tmp_path, ([replace(tasks[0], metric="glory"), tasks[1]], summary, runs))
