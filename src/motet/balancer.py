@@ -282,7 +282,8 @@ class Balancer:
         try:
             gradients: routes.TaskGradients
             if route == "exact":
-                gradients = routes.Exact(losses, shared or self._trunk(present, taps), self._buffer)
+                trunk = shared or self._trunk(present, taps)
+                gradients = routes.exact(losses, trunk, self.method.needs == "jacobian", self._buffer)
             else:
                 heads = self._heads(present, taps)
                 if route == "features":

@@ -86,7 +86,7 @@ def test_figures_leave_pyplot_and_the_settings_alone():
 
 
 def test_a_dollar_in_a_name_is_no_formula():
-    _, summary, _ = large()
+    _, summary, _ = study(4, 2, 4, nasty=True)
     shown = words(forest(summary))
     assert "$x_1^2$ costs $5" in shown
     figure = forest(summary)
@@ -114,6 +114,21 @@ def test_one_panel_has_the_scale_of_the_whole_figure():
     _, summary, _ = study(5, 6, 4)
     whole, part = forest(summary), forest(summary, [worst_first(summary)[-1]], 1)
     assert {ax.get_xlim() for ax in whole.axes} == {ax.get_xlim() for ax in part.axes}
+
+
+def test_a_task_with_large_changes_does_not_hide_the_small_ones_of_others():
+    _, summary, _ = study(4, 6, 2)
+    arms = [
+        replace(
+            arm, delta_m=Interval(60, 50, 70), per_task={"left": Interval(120, 100, 140), "right": Interval(1, 0.5, 2)}
+        )
+        for arm in summary.arms
+    ]
+    figure = forest(replace(summary, arms=arms))
+    widths = {round(ax.get_xlim()[1] - ax.get_xlim()[0]) for ax in figure.axes}
+    assert min(widths) < 5
+    assert max(widths) > 100
+    assert words(figure).count("own scale") == 3
 
 
 def test_the_forest_refuses_a_task_that_is_not_there():

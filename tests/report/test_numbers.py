@@ -65,7 +65,12 @@ def test_a_probability_is_never_shown_as_zero():
 
 def test_ratios_and_memory():
     assert [numbers.ratio(v) for v in (1.254, 14.16, 210.0, math.nan)] == ["1.25×", "14.2×", "210×", "–"]
-    assert [numbers.mebibytes(v) for v in (48.2, 1536.0, math.nan)] == ["48\u202fMiB", "1.5\u202fGiB", "–"]
+    assert [numbers.mebibytes(v) for v in (0.93, 48.2, 1536.0, math.nan)] == [
+        "0.9\u202fMiB",
+        "48\u202fMiB",
+        "1.5\u202fGiB",
+        "–",
+    ]
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))

@@ -3,8 +3,10 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from motet import report
@@ -147,8 +149,40 @@ def test_figures_and_style_agree_on_the_light_colours():
             assert f"{variable}: {colour}" in light
 
 
+def colours(block):
+    """Linear RGB (A, 3) of the arms, and that of the page."""
+    found = dict(re.findall(r"(--(?:arm-\d|stl|sum|paper)): #([0-9a-f]{6})", block))
+    rgb = np.array([[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in found.values()])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    page = list(found).index("--paper")
+    return np.delete(linear, page, 0), linear[page]
+
+
+def lab(linear):
+    xyz = linear @ XYZ.T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+# Complete protanopia and deuteranopia after Machado, Oliveira and Fernandes (2009), on linear RGB.
+PROTANOPIA = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+DEUTERANOPIA = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("sight", [np.eye(3), PROTANOPIA, DEUTERANOPIA], ids=["full", "protanopia", "deuteranopia"])
+def test_arms_stay_apart_for_the_colour_blind_and_stand_out_from_the_page(part, sight):
+    arms, page = colours(STYLE.split("@media screen and (prefers-color-scheme: dark)")[part])
+    assert len(arms) == 10
+    seen = lab((arms @ np.array(sight).T).clip(0, 1))
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 15
+    light = np.sort(np.stack([arms @ XYZ[1], np.full(10, page @ XYZ[1])]), 0) + 0.05
+    assert (light[1] / light[0]).min() > 2.99
+
+
 def test_every_figure_has_a_title_for_those_who_do_not_see_it(usual):
-    svgs = re.findall(r"<svg.*?</svg>", usual, re.DOTALL)
+    svgs = re.findall(r"<figure>(.*?)</figure>", usual, re.DOTALL)
     assert len(svgs) > 15
     for svg in svgs:
         assert re.search(r"<title[^>]*>[^<]+</title>", svg)
@@ -189,7 +223,7 @@ def test_the_card_says_what_was_decided_and_what_it_costs(usual):
 
 
 def test_seeds_that_would_decide_are_named(least):
-    assert "About 5\u00a0more seeds would decide" in Page(least).text
+    assert "1\u00a0seed; about 5 more would decide" in Page(least).text
     assert "Fewer than six paired seeds can't give p below 0.05" in Page(least).text
 
 

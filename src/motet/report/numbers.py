@@ -61,7 +61,7 @@ def mebibytes(value: float) -> str:
     """Memory from MiB: 48 MiB, 1.5 GiB."""
     if not math.isfinite(value):
         return plain(value, 0)
-    return f"{plain(value, 0)}{THIN}MiB" if value < 1024 else f"{plain(value / 1024, 1)}{THIN}GiB"
+    return f"{plain(value, 0 if value >= 10 else 1)}{THIN}MiB" if value < 1024 else f"{plain(value / 1024, 1)}{THIN}GiB"
 
 
 def probability(value: float) -> str:

@@ -13,7 +13,7 @@ from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
 from motet.report import numbers
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
-from motet.report.figures.forest import worst_first
+from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
 from motet.report.svg import inline
 from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
@@ -122,6 +122,7 @@ def _render(
         sum_time=rival.total_seconds if rival else None,
         sum_memory=rival.peak_memory_mib if rival else None,
         keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
+        one_scale=share_scale(summary),
         forest=_forest(summary, ordered),
         table=[_row(task, summary, runs) for task in ordered],
         cost=_cost(summary),

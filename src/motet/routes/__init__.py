@@ -10,3 +10,5 @@ from motet.routes.features import Features as Features
 from motet.routes.features import LastLayer as LastLayer
 from motet.routes.graph import last_layer as last_layer
 from motet.routes.graph import leaves as leaves
+from motet.routes.layerwise import Layerwise as Layerwise
+from motet.routes.layerwise import exact as exact

@@ -71,22 +71,29 @@ class NoPathError(ValueError):
         self.tasks = tasks
 
 
-def empty_rows(count: int, like: Sequence[Tensor], reuse: Tensor | None) -> Tensor:
-    """An uninitialised (K, P) buffer for the given tensors: the former one where it fits."""
-    width = sum(tensor.numel() for tensor in like)
-    dtype = like[0].dtype
-    for tensor in like[1:]:
+def empty_rows(count: int, shapes: Sequence[Tensor], reuse: Tensor | None, like: Tensor | None = None) -> Tensor:
+    """An uninitialised (K, P) buffer for the given tensors: the former one where it fits.
+
+    Args:
+        count: K.
+        shapes: The tensors that one row holds, one after another.
+        reuse: The former buffer.
+        like: Where ``shapes`` may be empty, what gives device and dtype.
+    """
+    width = sum(tensor.numel() for tensor in shapes)
+    first = shapes[0] if shapes else like
+    assert first is not None
+    dtype = first.dtype
+    for tensor in shapes:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    device = like[0].device
     if reuse is not None and len(reuse) >= count and reuse.shape[1] == width:
-        reuse = reuse.to(device, dtype)
-        return reuse[:count]
-    return torch.empty(count, width, dtype=dtype, device=device)
+        return reuse.to(first.device, dtype)[:count]
+    return torch.empty(count, width, dtype=dtype, device=first.device)
 
 
-def fill(row: Tensor, like: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+def fill(row: Tensor, shapes: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     """Lay gradients out in one row, with zeros for those that are None."""
-    for part, shape, gradient in zip(row.split([t.numel() for t in like]), like, gradients, strict=True):
+    for part, shape, gradient in zip(row.split([t.numel() for t in shapes]), shapes, gradients, strict=True):
         if gradient is None:
             part.zero_()
         else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from motet.routes.base import NoPathError, TaskGradients, accumulate, empty_rows, fill
-from motet.routes.graph import leaves
+from motet.routes.graph import outside
 
 
 class Exact(TaskGradients):
@@ -23,11 +23,8 @@ class Exact(TaskGradients):
             NoPathError: if a loss depends on none of the shared parameters.
         """
         trunk = {id(parameter) for parameter in shared}
-        own: dict[int, Tensor] = {}
-        for loss in losses:
-            own.update((id(leaf), leaf) for leaf in leaves(loss) if id(leaf) not in trunk)
-        outside = list(own.values())
-        inputs = [*shared, *outside]
+        heads = outside(losses, trunk)
+        inputs = [*shared, *heads]
         self.shared = list(shared)
         self.rows = empty_rows(len(losses), shared, reuse)
         self.heads = []
@@ -41,7 +38,7 @@ class Exact(TaskGradients):
                 pathless.append(task)
             fill(self.rows[task], shared, mine)
             self.used = [used or gradient is not None for used, gradient in zip(self.used, mine, strict=True)]
-            rest = zip(outside, gradients[len(shared) :], strict=True)
+            rest = zip(heads, gradients[len(shared) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in rest if gradient is not None])
         if pathless:
             raise NoPathError(pathless)

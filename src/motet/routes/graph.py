@@ -12,6 +12,16 @@ def leaves(root: Tensor, stop: Sequence[Tensor] = ()) -> list[Tensor]:
     return [leaf for leaf, _ in _walk([root], stop)]
 
 
+def outside(roots: Sequence[Tensor], inside: set[int]) -> list[Tensor]:
+    """The leaf tensors under any root whose id is not ``inside``."""
+    return [leaf for leaf, _ in _walk(roots, ()) if id(leaf) not in inside]
+
+
+def nodes(roots: Sequence[Tensor]) -> list[Node]:
+    """All nodes under the roots, each once."""
+    return [node for node, _ in _visit(roots, ())]
+
+
 def last_layer(taps: Sequence[Tensor], among: set[int] | None = None) -> list[Tensor]:
     """The parameters of the layer that made the taps.
 
@@ -38,7 +48,14 @@ def last_layer(taps: Sequence[Tensor], among: set[int] | None = None) -> list[Te
 
 
 def _walk(roots: Sequence[Tensor], stop: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
-    """Breadth-first: every leaf with its distance in graph nodes."""
+    """Every leaf with its distance in graph nodes, nearest first."""
+    for node, distance in _visit(roots, stop):
+        if node.name().endswith("AccumulateGrad"):
+            yield node.variable, distance  # type: ignore[attr-defined]
+
+
+def _visit(roots: Sequence[Tensor], stop: Sequence[Tensor]) -> Iterator[tuple[Node, int]]:
+    """Breadth-first: every node with its distance from the nearest root."""
     # Nodes are kept alive by ``seen``: their Python wrappers are made anew once the last reference is gone.
     walls = {(edge.node, edge.output_nr) for edge in map(get_gradient_edge, stop)}
     queue: deque[tuple[Node, int]] = deque()
@@ -50,8 +67,7 @@ def _walk(roots: Sequence[Tensor], stop: Sequence[Tensor]) -> Iterator[tuple[Ten
             queue.append((edge.node, 0))
     while queue:
         node, distance = queue.popleft()
-        if node.name().endswith("AccumulateGrad"):
-            yield node.variable, distance  # type: ignore[attr-defined]
+        yield node, distance
         for following, output in node.next_functions:
             if following is not None and following not in seen and (following, output) not in walls:
                 seen.add(following)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from motet.report.figures.theme import GRID, INK, LINE, PAPER, drawn, label, nothing, panels, styles
-from motet.report.numbers import seconds, short
+from motet.report.numbers import THIN, seconds, short
 from motet.study.results import ArmSummary, Summary
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _NAMES = 400, 300, 40, 34, 44, 128
@@ -79,7 +79,11 @@ def _price_axis(axis: Axis, prices: list[float], against: str) -> None:
         axis.axes.set_xlim(low - air, high + air)
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     # Last, since a log scale brings its own.
-    axis.set_major_formatter(lambda value, _: f"{short(value)}×" if against == "step" else seconds(value))
+    axis.set_major_formatter(lambda value, _: f"{short(value)}×" if against == "step" else _seconds(value))
+
+
+def _seconds(value: float) -> str:
+    return f"{short(value)}{THIN}s" if value < 100 else seconds(value)
 
 
 def _leader(figure: Figure, points: list[tuple[float, float]], colour: str) -> None:

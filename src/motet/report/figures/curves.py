@@ -12,7 +12,7 @@ from motet.problems.base import Task
 from motet.report.figures.theme import GRID, PAPER, WIDTH, Style, drawn, label, legend, nothing, panels, styles
 from motet.study.results import SINGLE, SUM, Run
 
-_HEIGHT, _LEFT, _TOP, _BOTTOM = 224, 48, 38, 38
+_HEIGHT, _LEFT, _TOP, _BOTTOM = 230, 48, 44, 38
 _SLOT = 7
 """Pixels for one arm's end point in the margin."""
 

@@ -47,8 +47,9 @@ def worst_first(summary: Summary) -> list[str]:
 def forest(summary: Summary, tasks: Sequence[str | None] | None = None, columns: int = 3) -> Figure:
     """One panel a task and one row an arm: the change against single-task in per cent, positive = worse.
 
-    All panels share one scale, whichever of them are drawn. A far outlier does not stretch it: an arrow at
-    the edge stands for it, and the figure at the row's end gives its mean.
+    All panels share one scale, whichever of them are drawn, unless one task's changes are so much larger
+    than another's that this would hide the smaller: see `share_scale`. A far outlier does not stretch a
+    scale: an arrow at the edge stands for it, and the figure at the row's end gives its mean.
 
     Args:
         summary: Of the study.
@@ -65,25 +66,47 @@ def forest(summary: Summary, tasks: Sequence[str | None] | None = None, columns:
     tasks = [None, *worst_first(summary)] if tasks is None else tasks
     if unknown := [task for task in tasks if task is not None and task not in summary.baseline]:
         raise ValueError(f"the summary has no task {unknown[0]!r}: it has {', '.join(map(repr, summary.baseline))}")
-    absent = Interval(math.nan, math.nan, math.nan)
-    rows = {t: [a.delta_m if t is None else a.per_task.get(t, absent) for a in arms] for t in [None, *summary.baseline]}
-    limits = _limits([interval for row in rows.values() for interval in row])
+    rows, limits = _rows(summary), _scales(summary)
+    own = not share_scale(summary)
     looks = styles(arm.arm for arm in summary.arms)
     left = column(arm.arm for arm in arms)
     grid = panels(len(tasks), 26 + _ROW * len(arms) + 40, columns)
     for panel, task in zip(grid, tasks, strict=True):
-        panel.title(ALL if task is None else label(task, 42))
+        panel.title(ALL if task is None else label(task, 34 if own else 42))
+        if own:
+            panel.text(WIDTH, 9, "own scale", ha="right")
         ax = panel.axes(left, 24, WIDTH - left - _RIGHT, _ROW * len(arms))
-        _scale(ax, limits, len(arms), summary.rule.worst_task if task is not None else None)
+        _scale(ax, limits[task], len(arms), summary.rule.worst_task if task is not None else None)
         for y, (arm, interval) in enumerate(zip(arms, rows[task], strict=True)):
             panel.text(left - 8, 24 + _ROW * (y + 0.5), label(arm.arm), ha="right", color=INK)
-            _row(ax, y, interval, looks[arm.arm], limits)
+            _row(ax, y, interval, looks[arm.arm], limits[task])
             _figure(panel, 24 + _ROW * (y + 0.5), interval)
         foot = 24 + _ROW * len(arms) + 32
         panel.text(left, foot, "← better")
         panel.text((left + WIDTH - _RIGHT) / 2, foot, "%", ha="center")
         panel.text(WIDTH - _RIGHT, foot, "worse →", ha="right")
     return grid[0].figure
+
+
+def share_scale(summary: Summary) -> bool:
+    """Whether no panel of the forest would need more than six times the width of another."""
+    widths = [high - low for low, high in map(_limits, _rows(summary).values())]
+    return max(widths) <= 6 * min(widths)
+
+
+def _rows(summary: Summary) -> dict[str | None, list[Interval]]:
+    """The changes of every arm but single-task, by task; Δm under None."""
+    arms = [arm for arm in summary.arms if arm.arm != SINGLE]
+    absent = Interval(math.nan, math.nan, math.nan)
+    rows: dict[str | None, list[Interval]] = {None: [arm.delta_m for arm in arms]}
+    return rows | {task: [arm.per_task.get(task, absent) for arm in arms] for task in summary.baseline}
+
+
+def _scales(summary: Summary) -> dict[str | None, tuple[float, float]]:
+    rows = _rows(summary)
+    if share_scale(summary):
+        return dict.fromkeys(rows, _limits([interval for row in rows.values() for interval in row]))
+    return {task: _limits(row) for task, row in rows.items()}
 
 
 def _limits(intervals: Iterable[Interval]) -> tuple[float, float]:

@@ -23,9 +23,10 @@ INK, MUTED, LINE, GRID, PAPER = "#1c2127", "#5d6773", "#a9b1bb", "#e3e6ea", "#fe
 BETTER, WORSE = "#0f766e", "#b4412a"
 POSITIVE, NEGATIVE = "#3f86b0", "#d2694b"
 _REFERENCES = {SINGLE: ("#737d89", "D"), SUM: ("#2b3138", "s")}
-# Okabe and Ito's colours, darkened where they are too pale for a white page, and two more. Colour is never
-# the only sign: every arm also has a marker, and most figures name it directly.
-_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#c4589b", "#c48a00", "#6a51a3", "#3f9fd8", "#7c5330"]
+# Chosen so that any two, the references among them, stay apart for red- and green-blind readers too (CIELAB
+# distance of at least 15 in light and dark), with a contrast of 3 to the page. Colour is never the only sign:
+# every arm also has a marker, and most figures name it directly.
+_COLOURS = ["#239dd3", "#d3751a", "#4aa47b", "#851e70", "#603c15", "#5820c7", "#1d61b5", "#b18b4e"]
 _MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
 
 VARIABLES = {
@@ -61,6 +62,8 @@ WIDTH = 320
 
 SMALL = 10.5
 """Size of all type but titles, in pixels."""
+_LETTER = 6.6
+"""Pixels of an average letter at that size, in the widest of the usual fonts."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -158,17 +161,18 @@ def label(name: str, width: int = NAME) -> str:
     clean = "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
     if sum(map(_cells, clean)) <= width:
         return clean
-    tail: list[str] = []
-    while sum(map(_cells, tail)) < (width - 1) // 2:
-        tail.insert(0, clean[-1 - len(tail)])
-    start: list[str] = []
-    while sum(map(_cells, start)) < width - 1 - sum(map(_cells, tail)):
-        start.append(clean[len(start)])
-    return "".join(start) + "…" + "".join(tail)
+    tail = _fitting(clean[::-1], (width - 1) // 2)[::-1]
+    return _fitting(clean, width - 1 - sum(map(_cells, tail))) + "…" + tail
 
 
-_LETTER = 6.6
-"""Pixels of an average letter, in the widest of the usual fonts."""
+def _fitting(name: str, width: int) -> str:
+    """As much of the beginning as fits."""
+    taken = 0
+    for i, character in enumerate(name):
+        taken += _cells(character)
+        if taken > width:
+            return name[:i]
+    return name
 
 
 def _cells(character: str) -> int:
