@@ -15,6 +15,7 @@ from motet.study.results import (
     RunCost,
     Summary,
     Verdict,
+    Weights,
 )
 
 NASTY = [
@@ -145,9 +146,9 @@ def _run(arm, i, seed, tasks, epochs, rng):
     if arm not in ("stl", "sum"):
         for step in range(0, last * 10, 4):
             logs = [math.sin(j + i) * (1 - math.exp(-step / 90)) + rng.normal(0, 0.15) for j in range(len(names))]
-            weights.append({"step": step} | {t: math.exp(v) for t, v in zip(names, logs, strict=True)})
+            weights.append(Weights(step, {t: math.exp(v) for t, v in zip(names, logs, strict=True)}))
     elif arm == "sum":
-        weights = [{"step": step} | dict.fromkeys(names, 1.0) for step in range(0, last * 10, 10)]
+        weights = [Weights(step, dict.fromkeys(names, 1.0)) for step in range(0, last * 10, 10)]
     cosines = []
     if arm != "stl":
         for epoch, mean in ((1, 0.35), (last, 0.02)):

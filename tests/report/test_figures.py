@@ -14,7 +14,7 @@ from motet.report import cosine_matrices, cost, forest, learning_curves, weight_
 from motet.report.figures.forest import worst_first
 from motet.report.figures.theme import label, styles
 from motet.report.svg import inline
-from motet.study.results import Cosines, Interval, Summary
+from motet.study.results import Cosines, Interval, Summary, Weights
 from tests.report.make import NAN, minimal, study
 
 
@@ -59,7 +59,7 @@ def not_a_number():
             run,
             test=dict.fromkeys(run.test, NAN),
             curve=[replace(row, validation=dict.fromkeys(row.validation, NAN)) for row in run.curve],
-            weights=[row | {"left": NAN} for row in run.weights],
+            weights=[Weights(row.step, row.of | {"left": NAN}) for row in run.weights],
             cosines=[Cosines(c.epoch, c.tasks, [[NAN] * len(c.tasks)] * len(c.tasks)) for c in run.cosines],
         )
         for run in runs
@@ -189,7 +189,7 @@ def test_cosines_of_different_tasks_are_not_averaged():
 def test_weights_are_shares_whatever_their_scale():
     _, _, runs = study(3, 2, 2)
     run = next(run for run in runs if run.arm == "uw")
-    rows = [{"step": step, "left": 30.0, "right": 10.0} for step in range(0, 100, 10)]
+    rows = [Weights(step, {"left": 30.0, "right": 10.0}) for step in range(0, 100, 10)]
     shown = words(weight_streams([replace(run, weights=rows)]))
     assert {"1.50×", "0.50×"} <= set(shown)
 
@@ -204,7 +204,7 @@ def test_arms_of_equal_weights_have_no_panel():
 def test_a_negative_weight_is_drawn_at_the_floor():
     _, _, runs = study(3, 2, 2)
     run = next(run for run in runs if run.arm == "uw")
-    rows = [{"step": step, "left": 3.0, "right": -1.0} for step in range(0, 100, 10)]
+    rows = [Weights(step, {"left": 3.0, "right": -1.0}) for step in range(0, 100, 10)]
     assert "−0.50×" in words(weight_streams([replace(run, weights=rows)]))
 
 

@@ -51,7 +51,7 @@ def test_a_run_records_results_curves_weights_cosines_and_cost(study):
     run = next(run for run in study.runs() if run.arm == "fair-grad")
     assert set(run.test) == {"dose", "ill", "grade"} == set(run.validation)
     assert [row.epoch for row in run.curve] == [1, 2, 3]
-    assert set(run.weights[0]) == {"step", "dose", "ill", "grade"}
+    assert set(run.weights[0].of) == {"dose", "ill", "grade"}
     assert [c.epoch for c in run.cosines] == [1, 3]
     assert run.cosines[0].matrix[0][0] == pytest.approx(1)
     assert run.cost.steps == 9

@@ -62,7 +62,7 @@ def _triple(parts: list[Array]) -> Triple:
 
 PROBLEM = Problem(
     name="digits-overlay",
-    title="two overlaid handwritten digits: left, right, sum and ink",
+    title="Two overlaid handwritten digits: left, right, sum and ink",
     source="the digits of scikit-learn: 1,797 images of 8×8 pixels, UCI Optical Recognition of Handwritten Digits",
     caution="The images are real, but the overlay is composed and sum and ink are derived from it: "
     "the conflict between the tasks is partly built in. Ink is nearly linear in the pixels, so its single-task "

@@ -64,7 +64,7 @@ def _names(categories: Array) -> tuple[str, ...]:
 
 PROBLEM = Problem(
     name="pbmc",
-    title="blood cells by their genes: cell type, cycle phase and four numbers",
+    title="Blood cells by their genes: cell type, cycle phase and four numbers",
     source="10x_pbmc68k_reduced.h5ad in scanpy 1.11.5 (BSD-3): 700 cells of 10x Genomics' PBMC 68k",
     caution="Phase and its two scores are computed from the same genes, and 140 test cells give wide intervals.",
     load=load,

@@ -128,7 +128,7 @@ def _restore(file: Path) -> tuple[Array, Array]:
 
 PROBLEM = Problem(
     name="qm9-mini",
-    title="eight quantum-chemical properties of 5,000 molecules",
+    title="Eight quantum-chemical properties of 5,000 molecules",
     source="qm9pack 1.0.3 (MIT): 5,000 of the 130,831 molecules of QM9; licence of the data not confirmed",
     caution="Much of what equal weights lose here is imbalance between easy and hard targets, "
     "not gradients that point against each other.",

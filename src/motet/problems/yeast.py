@@ -33,7 +33,7 @@ def load(seed: int, package: Package = PACKAGE) -> Data:
 
 PROBLEM = Problem(
     name="yeast",
-    title="functions of yeast genes: fourteen overlapping classes",
+    title="Functions of yeast genes: fourteen overlapping classes",
     source="yeast.csv.gz in river 0.26.1 (BSD-3): the 2,417 genes of Elisseeff and Weston, NIPS 2001; "
     "licence of the data unknown",
     caution="Class 14 has 34 positive genes of 2,417, about seven of them in the test part: its AUROC is mostly noise.",

@@ -25,6 +25,14 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The weights of the tasks that took part in one step."""
+
+    step: int
+    of: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Cosines:
     """Cosines between the tasks' exact gradients of the trunk, averaged over a few fixed batches."""
 
@@ -58,8 +66,8 @@ class Run:
     validation: dict[str, float]
     best_epoch: dict[str, int]
     curve: list[Epoch]
-    weights: list[dict[str, float]]
-    """The tasks' loss or gradient weights as they went: {"step": …, task: …}, thinned to a few hundred rows."""
+    weights: list[Weights]
+    """The tasks' loss or gradient weights as they went, thinned to a few hundred rows."""
     cosines: list[Cosines]
     cost: RunCost
     warnings: list[str] = field(default_factory=list)
@@ -72,9 +80,10 @@ class Run:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Run":
         """The inverse of `to_json`."""
-        rest = {k: v for k, v in data.items() if k not in ("curve", "cosines", "cost")}
+        rest = {k: v for k, v in data.items() if k not in ("curve", "weights", "cosines", "cost")}
         return cls(
             curve=[Epoch(**row) for row in data["curve"]],
+            weights=[Weights(**row) for row in data["weights"]],
             cosines=[Cosines(**row) for row in data["cosines"]],
             cost=RunCost(**data["cost"]),
             **rest,

@@ -103,7 +103,7 @@ class Study:
                 reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
                 trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                store.put(_with_provenance(trained, checked[1], now), now)
+                store.put(_with_provenance(trained, store.path(arm.label, seed).name, checked[1], now), now)
                 progress.finish()
         self._summary = None
         return self
@@ -172,6 +172,8 @@ class Study:
                 "training": described["training"],
                 "versions": described["versions"],
                 "data": {run.seed: run.provenance.get("data", "") for run in self.runs() if run.arm == SINGLE},
+                "machine": f"{platform.system()} {platform.machine()}, one thread",
+                "finished": max((run.provenance.get("finished", "") for run in self.runs()), default=""),
                 "folder": str(self.folder),
             },
         )
@@ -247,8 +249,9 @@ def _tensors(split: Split) -> Iterator[tuple[str, torch.Tensor]]:
     yield from sorted(split.targets.items())
 
 
-def _with_provenance(trained: Trained, data: str, finished: str) -> Trained:
-    return replace(trained, run=replace(trained.run, provenance={"data": data, "finished": finished, **versions()}))
+def _with_provenance(trained: Trained, name: str, data: str, finished: str) -> Trained:
+    known = {"id": name, "data": data, "finished": finished, **versions()}
+    return replace(trained, run=replace(trained.run, provenance=known))
 
 
 def _no_data(seed: int) -> Data:

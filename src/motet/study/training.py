@@ -17,7 +17,7 @@ from motet.routes import Exact
 from motet.step import NonFiniteError
 from motet.study.arms import Arm
 from motet.study.memory import peak_memory
-from motet.study.results import Cosines, Epoch, Run, RunCost
+from motet.study.results import Cosines, Epoch, Run, RunCost, Weights
 
 _PROBE_BATCHES = 4
 _STREAM = 300  # Rows that a stream of weights is thinned to.
@@ -140,7 +140,7 @@ class _Fit:
     reference: Mapping[str, float] | None
     tick: Callable[[], None]
     curve: list[Epoch] = field(default_factory=list)
-    stream: list[dict[str, float]] = field(default_factory=list)
+    stream: list[Weights] = field(default_factory=list)
     cosines: list[Cosines] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -239,7 +239,7 @@ class _Fit:
         self.unconverged += not done.converged
         if done.weights is not None:
             weights = {task: float(weight) for task, weight in done.weights.items()}
-            self.stream.append({"step": float(len(self.times)), **weights})
+            self.stream.append(Weights(len(self.times), weights))
         return losses
 
     def _losses(self, inputs: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | None]]:

@@ -86,11 +86,11 @@ Lane = tuple[np.ndarray, np.ndarray]
 def _shares(runs: Sequence[Run]) -> dict[str, Lane]:
     """{task: lane}, with the steps in bins, over all seeds of one arm."""
     rows = [row for run in runs for row in run.weights]
-    tasks = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
+    tasks = list(dict.fromkeys(name for row in rows for name in row.of))
     if len(tasks) < 2:
         return {}
-    steps = np.array([row["step"] for row in rows], dtype=float)
-    weights = np.array([[row.get(task, np.nan) for task in tasks] for row in rows], dtype=float)
+    steps = np.array([row.step for row in rows], dtype=float)
+    weights = np.array([[row.of.get(task, np.nan) for task in tasks] for row in rows], dtype=float)
     total = np.nansum(np.abs(weights), 1, keepdims=True)
     # An absent task has no weight to share, so K counts those that are there.
     present = np.isfinite(weights).sum(1, keepdims=True)
