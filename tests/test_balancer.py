@@ -1,11 +1,13 @@
 """The Balancer's promises: on every route, for every kind of method, with holes and faults in the input."""
 
+import copy
 import logging
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils import checkpoint
 
 import motet
 from motet.methods import GramMethod, JacobianMethod, LossMethod, Method
@@ -320,14 +322,31 @@ def test_the_last_layer_includes_its_matrix_behind_a_normalisation():
     assert {id(p) for p in found} == {id(p) for p in (*trunk[2].parameters(), *trunk[3].parameters())}
 
 
-def test_half_precision_features_give_the_gram_matrix_in_double():
-    torch.manual_seed(0)
-    trunk, heads = nn.Linear(3, 4).bfloat16(), nn.Linear(4, 2).bfloat16()
-    z = trunk(torch.randn(6, 3).bfloat16())
-    losses = {str(k): column.pow(2).mean() for k, column in enumerate(heads(z).unbind(1))}
-    step = motet.Balancer(Ones(), route="exact").backward(losses, features=z)
-    assert step.gram.dtype == torch.double
-    assert trunk.weight.grad.dtype == torch.bfloat16
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(("dtype", "scale", "tolerance"), [(torch.bfloat16, 1e-4, 0.05), (torch.float16, 1.0, 0.01)])
+@pytest.mark.parametrize("inputs", [3, 40])  # 40: more than rows, so that the exact route goes layer by layer
+def test_half_precision_gives_the_weights_of_full_precision(route, dtype, scale, tolerance, inputs):
+    def weights(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        trunk, heads = nn.Linear(inputs, 40).to(dtype), nn.Linear(40, 2).to(dtype)
+        z = trunk(torch.randn(6, inputs).to(dtype))
+        # Gradients can be so small that the weights of FairGrad lie beyond what half precision can hold.
+        losses = {str(k): (column - k).pow(2).mean() * scale for k, column in enumerate(heads(z).unbind(1))}
+        step = motet.Balancer("fair-grad", route=route).backward(losses, features=z)
+        assert step.gram.dtype == torch.double
+        assert trunk.weight.grad.dtype == dtype
+        return step.weights / step.weights.sum(), trunk.weight.grad.float()
+
+    (half, gradient), (full, expected) = weights(dtype), weights(torch.float32)
+    assert_close(half, full, rtol=0, atol=tolerance)
+    assert_close(gradient, expected, rtol=10 * tolerance, atol=tolerance * float(expected.abs().max()))
+
+
+def test_a_weight_that_the_dtype_of_a_loss_cannot_hold_is_an_error_and_no_infinity():
+    weight = torch.tensor([0.5], dtype=torch.float16, requires_grad=True)
+    with pytest.raises(motet.NonFiniteError, match="SI gave weights of 'tiny' that are not finite in float16"):
+        motet.Balancer("si").backward({"tiny": weight.pow(2).sum() * 1e-5})
+    assert weight.grad is None
 
 
 def test_twenty_steps_equal_ten_steps_save_load_ten_steps():
@@ -342,17 +361,20 @@ def test_twenty_steps_equal_ten_steps_save_load_ten_steps():
             if balancer.wants_feedback:
                 balancer.update({k: v.detach() for k, v in model.losses(x)[1].items()})
 
-    for name in motet.methods.available():
+    short = {"dwa": {"window": 2}, "stch": {"warmup": 3}}  # Their state matters within ten steps.
+    made = {name: short.get(name, {}) for name in motet.methods.available()}
+    for name, options in [*made.items(), ("db-mtl", {"beta": 0.9})]:
+
+        def method(seed: int, name=name, options=options) -> Method:
+            torch.manual_seed(seed)
+            return motet.methods.get(name, **options)
+
         model, x = make()
-        torch.manual_seed(1)
-        balancer = motet.Balancer(name, route="exact")
-        train(model, balancer, x, 20)
+        train(model, motet.Balancer(method(1), route="exact"), x, 20)
         again, _ = make()
-        torch.manual_seed(1)
-        first = motet.Balancer(name, route="exact")
+        first = motet.Balancer(method(1), route="exact")
         train(again, first, x, 10)
-        torch.manual_seed(2)
-        second = motet.Balancer(name, route="exact")
+        second = motet.Balancer(method(2), route="exact")
         second.load_state_dict(first.state_dict())
         train(again, second, x, 10)
         for a, b in zip(model.parameters(), again.parameters(), strict=True):
@@ -368,6 +390,9 @@ def test_weights_go_by_name_and_by_position():
     assert_close(step.weights.sum(), torch.tensor(0.6, dtype=torch.double))
     with pytest.raises(KeyError, match="'norms'"):
         step.weights["norms"]
+    assert "normals" in step.weights
+    assert [float(value) for value in step.weights.values()] == pytest.approx([0.1, 0.2, 0.3])
+    assert float(copy.deepcopy(step).weights["edges"]) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -514,7 +539,7 @@ def test_missing_or_wrong_arguments_are_refused_with_the_fix():
         motet.Balancer(Rows(), route="last-layer")
     with pytest.raises(ValueError, match="nonfinite"):
         motet.Balancer("sum", nonfinite="ignore")
-    with pytest.raises(motet.NonFiniteError, match="Broken gave weights that are not finite"):
+    with pytest.raises(motet.NonFiniteError, match="Broken gave weights of .* not finite"):
         call(method=Broken(), route="exact")
 
 
@@ -530,3 +555,233 @@ def test_under_several_processes_a_route_that_would_bypass_their_averaging_is_re
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(RuntimeError, match=f"{route} route does not average gradients over processes"):
         call(method=Ones(), route=route)
+
+
+def nested() -> tuple[list[Tensor], dict[str, Tensor], nn.Module]:
+    torch.manual_seed(0)
+    body = nn.ModuleList([nn.Linear(4, 5), nn.Linear(5, 5)])
+    low = body[0](torch.randn(8, 4)).tanh()
+    high = body[1](low)
+    return [low, high], {"coarse": high.pow(2).mean(), "fine": (low - 1).pow(2).mean()}, body
+
+
+@pytest.mark.parametrize("route", ["last-layer", "features"])
+def test_features_computed_from_one_another_are_refused_and_exact_takes_them(route):
+    taps, losses, body = nested()
+    with pytest.raises(ValueError, match="computed from another, or given twice.*shared="):
+        motet.Balancer(Ones(), route=route).backward(losses, features=taps)
+    with pytest.raises(ValueError, match="given twice"):
+        motet.Balancer(Ones(), route=route).backward(losses, features=[taps[0], taps[0]])
+    assert all(g is None for g in grads(body).values())
+    motet.Balancer(Ones(), route="exact").backward(losses, shared=body)
+    found = grads(body)
+    _, losses, body = nested()
+    sum(losses.values()).backward()
+    for name, expected in grads(body).items():
+        assert_close(found[name], expected)
+
+
+def test_a_shared_parameter_counts_once_however_often_it_is_listed():
+    model, x = make()
+    motet.Balancer(Ones()).backward(model.losses(x)[1], shared=[*model.trunk.parameters(), model.trunk[0].weight])
+    assert_close(model.trunk[0].weight.grad, plain()["trunk.0.weight"])
+
+
+class FirstRow(JacobianMethod):
+    def direction(self, jacobian: Tensor) -> Tensor:
+        return jacobian[0]
+
+
+def test_a_gradient_is_never_the_memory_of_a_later_step():
+    model, x = make()
+    balancer = motet.Balancer(FirstRow(), route="exact")
+    losses = model.losses(x)[1]
+    balancer.backward(losses, shared=model.trunk)
+    before = grads(model)["trunk.0.weight"]
+    kept = model.trunk[0].weight.grad
+    model.zero_grad()
+    balancer.backward(model.losses(3 * x)[1], shared=model.trunk)
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_a_head_gradient_that_is_not_finite_never_reaches_the_head(route, nonfinite):
+    model, x = make()
+    z, losses = model.losses(x)
+    losses["edges"] = losses["edges"] + (model.heads["edges"].bias * 0).abs().sqrt().sum()
+    balancer = motet.Balancer(Ones(), route=route, nonfinite=nonfinite)
+    if nonfinite == "raise":
+        with pytest.raises(motet.NonFiniteError, match="gradient of task 'edges'"):
+            balancer.backward(losses, features=z)
+        assert all(g is None for g in grads(model).values())
+    else:
+        assert balancer.backward(losses, features=z).skipped == ("edges",)
+        assert model.heads["edges"].bias.grad is None
+
+
+def test_a_step_that_fails_leaves_no_trace_of_its_tasks():
+    model, x = make()
+    balancer = motet.Balancer("sum")
+    with pytest.raises(TypeError):
+        balancer.backward({**model.losses(x)[1], "typo": 1.0})
+    assert balancer.tasks == ()
+
+
+def test_moving_the_features_is_noticed_by_a_balancer_that_was_used_before():
+    torch.manual_seed(0)
+    first, second, head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 1)
+    balancer = motet.Balancer(Ones(), route="features")
+
+    def losses(z: Tensor) -> dict[str, Tensor]:
+        return {"a": head(z).pow(2).mean(), "b": head(z).mean() + second.weight.pow(2).sum()}
+
+    low = first(torch.randn(8, 4))
+    balancer.backward(losses(low), features=low)
+    high = second(first(torch.randn(8, 4)))
+    with pytest.raises(ValueError, match="'b' reaches a trunk parameter"):
+        balancer.backward(losses(high), features=high)
+
+
+def test_state_that_does_not_fit_is_refused_and_changes_nothing():
+    uw, famo = motet.Balancer("uw"), motet.Balancer("famo")
+    uw.backward(make()[0].losses(torch.ones(3, 4).double())[1])
+    with pytest.raises(ValueError, match="state is of the method UW"):
+        famo.load_state_dict(uw.state_dict())
+    with pytest.raises(ValueError, match="lacks kind, method"):
+        famo.load_state_dict({"tasks": ["q"]})
+    lost = motet.Balancer("rlw").state_dict()
+    del lost["method"]["generator"]
+    with pytest.raises(ValueError, match="random generator"):
+        motet.Balancer("rlw").load_state_dict(lost)
+    assert famo.tasks == ()
+
+
+def test_state_of_other_options_is_refused_at_the_next_step():
+    model, x = make()
+    short, long = (motet.Balancer(motet.methods.DWA(window=window)) for window in (3, 5))
+    short.backward(model.losses(x)[1])
+    long.load_state_dict(short.state_dict())
+    with pytest.raises(ValueError, match="saved with other options"):
+        long.backward(model.losses(x)[1])
+
+
+def test_a_method_that_averages_gradients_over_steps_never_takes_the_features_route():
+    method = motet.methods.DBMTL(beta=0.9)
+    with pytest.raises(ValueError, match="averages gradients over steps.*route='exact'"):
+        motet.Balancer(method, route="features")
+    model, x = make()
+    z, losses = model.losses(x)
+    assert motet.Balancer(method, budget=1.1).backward(losses, features=z).cost.route == "exact"
+
+
+def test_a_compiled_trunk_takes_the_features_route_and_names_it_where_another_is_asked_for():
+    torch.manual_seed(0)
+    trunk, heads = nn.Linear(4, 5), nn.Linear(5, 8)
+    compiled = torch.compile(trunk, backend="aot_eager")
+
+    def forward() -> tuple[Tensor, dict[str, Tensor]]:
+        z = compiled(torch.linspace(-1, 1, 24).view(6, 4))
+        return z, {str(k): (c - k).pow(2).mean() for k, c in enumerate(heads(z).unbind(1))}
+
+    z, losses = forward()
+    assert motet.Balancer(Ones()).backward(losses, features=z).cost.route == "features"
+    z, losses = forward()
+    with pytest.raises(ValueError, match="trunk is compiled.*route='features'"):
+        motet.Balancer(Ones(), route="last-layer").backward(losses, features=z)
+
+
+def test_reentrant_checkpointing_is_refused_with_the_fix():
+    model, x = make()
+    z = checkpoint.checkpoint(model.trunk, x.requires_grad_(), use_reentrant=True)
+    losses = {task: head(z).pow(2).mean() for task, head in model.heads.items()}
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        motet.Balancer(Ones(), route="exact").backward(losses, features=z)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_checkpointing_that_is_not_reentrant_works(route):
+    model, x = make()
+    z = checkpoint.checkpoint(model.trunk, x, use_reentrant=False)
+    losses = {task: (head(z) - i).pow(2).mean() for i, (task, head) in enumerate(model.heads.items())}
+    motet.Balancer(Ones(), route=route).backward(losses, features=z)
+    assert_close(model.trunk[0].weight.grad, plain()["trunk.0.weight"])
+
+
+def test_sparse_embeddings_have_a_place_in_the_trunk():
+    torch.manual_seed(0)
+    trunk, heads = nn.EmbeddingBag(10, 4, sparse=True), nn.Linear(4, 2)
+    words = torch.tensor([[1, 2], [3, 4]])
+
+    def losses() -> dict[str, Tensor]:
+        return {str(k): column.pow(2).mean() for k, column in enumerate(heads(trunk(words)).unbind(1))}
+
+    sum(losses().values()).backward()
+    expected = trunk.weight.grad.to_dense()
+    trunk.weight.grad = None
+    motet.Balancer(Ones()).backward(losses(), shared=trunk)
+    assert_close(trunk.weight.grad, expected)
+
+
+def test_a_frozen_trunk_is_no_matter_to_a_method_that_weights_losses():
+    model, x = make()
+    model.trunk.requires_grad_(False)
+    z, losses = model.losses(x)
+    motet.Balancer("sum").backward(losses, features=z)
+    assert model.heads["depth"].weight.grad is not None
+
+
+def test_a_head_among_the_shared_parameters_is_warned_of_once(caplog):
+    model, x = make()
+    balancer = motet.Balancer(Ones(), route="exact")
+    with caplog.at_level(logging.WARNING, logger="motet"):
+        for _ in range(2):
+            balancer.backward(model.losses(x)[1], shared=model.parameters())
+    assert caplog.text.count("only one task uses") == 1
+
+
+def test_losses_of_any_size_in_float64_are_finite():
+    weight = torch.tensor([1.0], dtype=torch.double, requires_grad=True)
+    motet.Balancer("si").backward({"huge": weight.sum() * 1e200, "tiny": weight.sum() * 1e-200})
+    assert_close(weight.grad, torch.tensor([2.0], dtype=torch.double))
+
+
+def test_feedback_is_checked_as_losses_are():
+    model, x = make()
+    balancer = motet.Balancer("famo")
+    losses = model.losses(x)[1]
+    balancer.backward(losses)
+    with pytest.raises(ValueError, match="no task 'dept'"):
+        balancer.update({"dept": torch.tensor(1.0)})
+    with pytest.raises(TypeError, match="'depth' must be a tensor"):
+        balancer.update({"depth": 1.0})
+    with pytest.raises(ValueError, match="losses above 0; that of task 'depth' is 0"):
+        balancer.update({"depth": torch.tensor(0.0)})
+
+
+def test_a_budget_that_cannot_be_kept_is_a_warning(caplog):
+    model, x = make()
+    with caplog.at_level(logging.WARNING, logger="motet"):
+        motet.Balancer(Ones(), budget=1.1).backward(model.losses(x)[1], shared=model.trunk)
+    assert "over the budget of 1.1" in caplog.text
+
+
+def test_what_is_no_list_of_tasks_features_or_parameters_is_refused():
+    model, x = make()
+    z, losses = model.losses(x)
+    with pytest.raises(TypeError, match=r"write tasks=\['depth'\]"):
+        motet.Balancer("sum", tasks="depth")
+    with pytest.raises(ValueError, match="named twice"):
+        motet.Balancer("sum", tasks=["a", "a"])
+    with pytest.raises(TypeError, match="name must be a string, not 1"):
+        motet.Balancer("sum").backward({1: losses["depth"]})
+    with pytest.raises(TypeError, match=r"write Ones\(\)"):
+        motet.Balancer(Ones)
+    with pytest.raises(TypeError, match="features must be a tensor"):
+        motet.Balancer(Ones()).backward(losses, features=["z"])
+    with pytest.raises(TypeError, match="goes to features="):
+        motet.Balancer(Ones()).backward(losses, shared=z)
+    with pytest.raises(ValueError, match="computed from others"):
+        motet.Balancer(Ones()).backward(losses, shared=[z])
+    with pytest.raises(ValueError, match="lies below the features"):
+        motet.Balancer(Ones(), route="last-layer").backward(losses, features=z, shared=model.heads)

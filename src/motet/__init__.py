@@ -4,6 +4,8 @@ from motet import linalg as linalg
 from motet import methods as methods
 from motet import metrics as metrics
 from motet import problems as problems
+from motet import routes as routes
+from motet import testing as testing
 from motet.balancer import Balancer as Balancer
 from motet.step import BalancerStep as BalancerStep
 from motet.step import NonFiniteError as NonFiniteError

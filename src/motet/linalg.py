@@ -18,17 +18,21 @@ def gram(jacobian: Tensor) -> Tensor:
     """
     if jacobian.dtype in (torch.float32, torch.float64):
         return as_double(jacobian @ jacobian.T)
-    blocks = (block.float() for block in jacobian.split(_BLOCK, dim=1))
     total = torch.zeros(len(jacobian), len(jacobian), device=jacobian.device)
-    for block in blocks:
+    for part in jacobian.split(_BLOCK, dim=1):
+        block = part.float()
         total.addmm_(block, block.T)
     return as_double(total)
 
 
 def combine(weights: Tensor, rows: Tensor) -> Tensor:
-    """Σₖ wₖ rₖ, in the rows' dtype and shape: (K,), (K, …) → (…)."""
-    total: Tensor = torch.tensordot(weights.to(rows), rows, dims=1)
-    return total
+    """Σₖ wₖ rₖ in the rows' dtype and shape, half precision by way of float32: (K,), (K, …) → (…)."""
+    if rows.dtype in (torch.float32, torch.float64):
+        total: Tensor = torch.tensordot(weights.to(rows), rows, dims=1)
+        return total
+    flat = rows.reshape(len(rows), -1)
+    parts = [weights.to(part.device, torch.float32) @ part.float() for part in flat.split(_BLOCK, dim=1)]
+    return torch.cat(parts).to(rows.dtype).view(rows.shape[1:])
 
 
 def cosines(gram: Tensor) -> Tensor:

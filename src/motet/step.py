@@ -40,9 +40,19 @@ class TaskVector(Tensor):
             key = self.tasks.index(key)
         return super().__getitem__(key)
 
+    def __contains__(self, key: Any) -> bool:
+        return key in self.tasks if isinstance(key, str) else super().__contains__(key)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TaskVector":
+        return TaskVector.of(self.clone(), self.tasks)
+
     def keys(self) -> tuple[str, ...]:
         """The tasks' names."""
         return self.tasks
+
+    def values(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The values, one a task."""
+        return self.unbind()
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Pairs of a task's name and its value."""

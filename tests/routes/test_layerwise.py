@@ -34,6 +34,18 @@ class Scaled(nn.Module):
         return torch.addmm(self.bias, x, self.weight.T, alpha=2.0)
 
 
+class Cached(nn.Module):
+    """One transposed weight in two products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(30, 40) / 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        transposed = self.weight.T
+        return x @ transposed - (x + 0.01) @ transposed
+
+
 def frozen_bias() -> nn.Module:
     layer = nn.Linear(40, 30)
     layer.bias.requires_grad_(False)
@@ -47,6 +59,7 @@ TRUNKS = {
     "normalised": lambda: nn.Sequential(nn.Linear(40, 50), nn.LayerNorm(50), nn.ReLU(), nn.Linear(50, 30)),
     "few inputs": lambda: nn.Sequential(nn.Linear(40, 5), nn.Tanh(), nn.Linear(5, 90), nn.Tanh(), nn.Linear(90, 90)),
     "a weight used twice": lambda: nn.Sequential(Twice(), nn.ReLU(), nn.Linear(40, 90)),
+    "a transposed weight used twice": lambda: nn.Sequential(Cached(), nn.Tanh(), nn.Linear(30, 90)),
     "addmm with a factor": lambda: nn.Sequential(Scaled(), nn.ReLU(), nn.Linear(30, 90)),
     "positions": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 20)), nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 60), nn.Flatten()
@@ -89,7 +102,14 @@ def test_gram_matrix_and_gradients_are_those_of_the_rows(name):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("perceptron", 2), ("without bias", 2), ("a weight used twice", 1), ("addmm with a factor", 1), ("positions", 2)],
+    [
+        ("perceptron", 2),
+        ("without bias", 2),
+        ("a weight used twice", 1),
+        ("a transposed weight used twice", 1),
+        ("addmm with a factor", 1),
+        ("positions", 2),
+    ],
 )
 def test_only_linear_layers_that_are_used_once_are_covered(name, expected):
     losses, shared, _ = build(name)
@@ -117,3 +137,17 @@ def test_the_way_is_chosen_by_what_takes_less_room():
     trunk = nn.Sequential(nn.Conv1d(1, 3, 3), nn.Flatten(), nn.Linear(18, 2))
     losses = [column.mean() for column in trunk(torch.randn(50, 1, 8)).unbind(1)]
     assert isinstance(exact(losses, list(trunk.parameters()), rows=False, reuse=None), Exact)
+
+
+def test_a_hook_on_a_weight_is_obeyed():
+    def masked() -> tuple[list[Tensor], list[Tensor]]:
+        torch.manual_seed(0)
+        trunk = nn.Linear(200, 30)
+        trunk.weight.register_hook(lambda gradient: gradient * 0)
+        z = trunk(torch.randn(8, 200))
+        return [column.pow(2).mean() for column in z.unbind(1)[:3]], list(trunk.parameters())
+
+    losses, shared = masked()
+    gradients = exact(losses, shared, rows=False, reuse=None)
+    gradients.write(torch.ones(3), torch.ones(3))
+    assert shared[0].grad is None or not shared[0].grad.any()

@@ -15,6 +15,8 @@ from torch import Tensor
 from motet.linalg import as_double, combine, gram
 from motet.methods.registry import register
 
+_SALT = 0x6D6F746574
+
 __all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "register"]
 
 
@@ -27,6 +29,8 @@ class Method:
     needs: Needs
     lower_bound: float | None = None
     """Losses must exceed this, or None where any finite loss will do. The Balancer checks it and names the task."""
+    same_rows: bool = False
+    """True where the rows of a Jacobian must be of the same parameters in every step, not of a batch's features."""
     wants_feedback: ClassVar[bool] = False
     """True for methods that learn from the losses on the same batch after the optimizer's step: see `update`."""
 
@@ -84,6 +88,11 @@ class Method:
         """
         count = len(like) if self._count is None else self._count
         stored = self._state.get(name)
+        if stored is not None and stored.shape[1:] != like.shape[1:]:
+            raise ValueError(
+                f"the state {name!r} of {type(self).__name__} has rows of shape {tuple(stored.shape[1:])}, and it now "
+                f"needs {tuple(like.shape[1:])}: was it saved with other options, or has the trunk changed?"
+            )
         known = 0 if stored is None else len(stored)
         if self._rows is None and stored is not None and known != count:
             raise ValueError(
@@ -111,7 +120,8 @@ class Method:
         An own generator keeps a random method from shifting the draws of everything else, and gives all
         processes that were seeded alike the same weights.
         """
-        self.generator = generator or torch.Generator().manual_seed(torch.initial_seed())
+        # Not torch's own seed: the draws would be those that the first layer was initialised with.
+        self.generator = generator or torch.Generator().manual_seed(torch.initial_seed() ^ _SALT)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state as tensors: safe to write with safetensors, complete for an exact resume."""
@@ -121,7 +131,14 @@ class Method:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave, into a new method too."""
+        """Restore what `state_dict` gave, into a new method too.
+
+        Raises:
+            ValueError: if the state has a random generator and this method has none, or the other way round.
+        """
+        if ("generator" in state) != (self.generator is not None):
+            has, lacks = ("the state", "the method") if "generator" in state else ("the method", "the state")
+            raise ValueError(f"{has} has a random generator and {lacks} has none: is it the state of another method?")
         self._state = {name: value.clone() for name, value in state.items() if name != "generator"}
         if "generator" in state and self.generator is not None:
             self.generator.set_state(state["generator"].cpu())

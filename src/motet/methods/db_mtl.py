@@ -39,7 +39,7 @@ class DBMTL(GramMethod):
             raise ValueError(f"beta is DB-MTL's smoothing and must be at least 0 and below 1, not {beta}")
         self.beta = beta
         if beta > 0:
-            self.needs = "jacobian"
+            self.needs, self.same_rows = "jacobian", True
 
     def loss_weights(self, losses: Tensor) -> Tensor:
         return 1 / self.above_bound(losses)

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 Results = Mapping[str, float] | Sequence[float]
 """One value a metric: by name, or by position."""
 
@@ -64,9 +66,13 @@ def directions_of(
     higher_is_better: Mapping[str, bool] | Sequence[bool] | bool, names: Sequence[str], by_name: bool
 ) -> list[bool]:
     """One direction a metric, from one for all, one by name, or one by position."""
-    if isinstance(higher_is_better, bool):
-        return [higher_is_better] * len(names)
-    return [bool(v) for v in values_of(higher_is_better, names, "higher_is_better", "results", by_name)]
+    if isinstance(higher_is_better, bool | np.bool_):
+        return [bool(higher_is_better)] * len(names)
+    values = values_of(higher_is_better, names, "higher_is_better", "results", by_name)
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"higher_is_better of {name!r} must be True or False, not {value!r}")
+    return [bool(value) for value in values]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,9 @@ ROUTES = ("exact", "last-layer", "features")
 _LAST_LAYER_PER_TASK = 0.1
 
 
-def choose(needs: str, tasks: int, features: bool, shared: bool, budget: float | None) -> tuple[str, str]:
+def choose(
+    needs: str, tasks: int, features: bool, shared: bool, budget: float | None, same_rows: bool = False
+) -> tuple[str, str]:
     """The route and the reason: ``choose("gram", 40, True, False, None)``.
 
     Args:
@@ -19,6 +21,7 @@ def choose(needs: str, tasks: int, features: bool, shared: bool, budget: float |
         features: Whether the features were given.
         shared: Whether the shared parameters were given.
         budget: Largest allowed factor over the plain step, or None.
+        same_rows: Whether the gradients must be of the same parameters in every step.
 
     Raises:
         ValueError: if nothing was given that a route could start from.
@@ -31,8 +34,11 @@ def choose(needs: str, tasks: int, features: bool, shared: bool, budget: float |
             "or shared=model.trunk.parameters()"
         )
     exact = (1 + 2 * tasks) / 3
+    over = "" if budget is None or exact <= budget else f", over the budget of {budget:g}×"
     if not features:
-        return "exact", f"only the shared parameters are known; about {exact:.1f}× a plain step"
+        return "exact", f"only the shared parameters are known; about {exact:.1f}× a plain step{over}"
+    if same_rows:
+        return "exact", f"the method averages gradients over steps; about {exact:.1f}× a plain step{over}"
     if budget is None:
         if needs == "jacobian":
             return "exact", f"the method needs whole gradients; about {exact:.1f}× a plain step"

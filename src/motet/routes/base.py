@@ -22,12 +22,14 @@ class TaskGradients(ABC):
     Attributes:
         rows: (K, P): what the Gram matrix and the direction are made of on this route.
         heads: Every task's own gradients outside the trunk.
+        users: By how many tasks each shared parameter is used, where the route knows.
         trunk_backwards: Backward passes through the whole trunk, the one in `write` included.
         head_backwards: Backward passes through heads alone.
     """
 
     rows: Tensor
     heads: HeadGradients
+    users: Sequence[int] = ()
     trunk_backwards: int
     head_backwards: int
 
@@ -40,13 +42,28 @@ class TaskGradients(ABC):
         self.rows = self.rows[list(tasks)]
         self.heads = [self.heads[k] for k in tasks]
 
+    def finite(self, gram: Tensor) -> Tensor:
+        """Which tasks' gradients are finite, in their rows and in their heads: (K,) bool."""
+        fine = gram.diagonal().isfinite()
+        gradients = [gradient for head in self.heads for _, gradient in head]
+        if gradients:
+            owners = torch.tensor([task for task, head in enumerate(self.heads) for _ in head], device=fine.device)
+            sums = torch.stack([norm.to(fine.device) for norm in torch._foreach_norm(gradients)])
+            fine[owners[~sums.isfinite()]] = False
+        return fine
+
     def write(self, weights: Tensor, scale: Tensor) -> None:
         """Add Σ wₖ gₖ to the trunk's ``.grad``, and each head's own gradient times ``scale``: (K,), (K,)."""
-        self.write_direction(combine(weights, self.rows), scale)
+        self._write_trunk(combine(weights, self.rows))
+        self._write_heads(scale)
 
     def write_direction(self, direction: Tensor, scale: Tensor) -> None:
         """Add a direction of this route's space to the trunk's ``.grad``: (P,); heads as in `write`."""
-        self._write_trunk(direction)
+        # A copy, since a method may return a row of the buffer, or its own state.
+        self._write_trunk(direction.clone())
+        self._write_heads(scale)
+
+    def _write_heads(self, scale: Tensor) -> None:
         for task, head in enumerate(self.heads):
             for parameter, gradient in head:
                 accumulate(parameter, gradient * scale[task].to(gradient))
@@ -56,7 +73,7 @@ class TaskGradients(ABC):
 
 
 def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-    """``parameter.grad += gradient``, in a way that later steps may change in place."""
+    """``parameter.grad += gradient``; a first gradient is taken as it is, so it must be nobody else's memory."""
     if parameter.grad is None:
         parameter.grad = gradient.detach().to(parameter.dtype).reshape(parameter.shape)
     else:
@@ -93,7 +110,12 @@ def empty_rows(count: int, shapes: Sequence[Tensor], reuse: Tensor | None, like:
 
 def fill(row: Tensor, shapes: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     """Lay gradients out in one row, with zeros for those that are None."""
-    for part, shape, gradient in zip(row.split([t.numel() for t in shapes]), shapes, gradients, strict=True):
+    dense = [g if g is None or g.layout == torch.strided else g.to_dense() for g in gradients]
+    whole = [gradient.reshape(-1) for gradient in dense if gradient is not None]
+    if len(whole) == len(shapes) and whole:
+        torch.cat(whole, out=row)  # A third of the time of copying one by one.
+        return
+    for part, shape, gradient in zip(row.split([t.numel() for t in shapes]), shapes, dense, strict=True):
         if gradient is None:
             part.zero_()
         else:

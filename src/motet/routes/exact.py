@@ -28,7 +28,7 @@ class Exact(TaskGradients):
         self.shared = list(shared)
         self.rows = empty_rows(len(losses), shared, reuse)
         self.heads = []
-        self.used = [False] * len(shared)
+        self.users = [0] * len(shared)
         pathless = []
         for task, loss in enumerate(losses):
             last = task == len(losses) - 1
@@ -37,7 +37,7 @@ class Exact(TaskGradients):
             if all(gradient is None for gradient in mine):
                 pathless.append(task)
             fill(self.rows[task], shared, mine)
-            self.used = [used or gradient is not None for used, gradient in zip(self.used, mine, strict=True)]
+            self.users = [users + (gradient is not None) for users, gradient in zip(self.users, mine, strict=True)]
             rest = zip(heads, gradients[len(shared) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in rest if gradient is not None])
         if pathless:
@@ -47,6 +47,6 @@ class Exact(TaskGradients):
 
     def _write_trunk(self, direction: Tensor) -> None:
         parts = direction.split([parameter.numel() for parameter in self.shared])
-        for parameter, part, used in zip(self.shared, parts, self.used, strict=True):
-            if used:
+        for parameter, part, users in zip(self.shared, parts, self.users, strict=True):
+            if users:
                 accumulate(parameter, part.view(parameter.shape))

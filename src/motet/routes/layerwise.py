@@ -1,5 +1,6 @@
 """The exact route without weight gradients: the Gram matrix of linear layers from what goes in and what comes back."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ class Linear:
     weight: Tensor
     bias: Tensor | None
 
+    def parameters(self) -> list[Tensor]:
+        """W, and b where there is one."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
     def gram(self, cotangents: Tensor) -> Tensor:
         r"""Gram matrix of the tasks' gradients of W and b, from Δₖ = ∂Lₖ/∂y.
 
@@ -40,7 +45,10 @@ class Linear:
         """
         tasks, rows, _ = cotangents.shape
         if rows < self.inputs.shape[1]:
-            kernel = self.inputs @ self.inputs.T
+            # Products of half-precision numbers would not survive in their own dtype.
+            wide = torch.promote_types(cotangents.dtype, torch.float32)
+            inputs, cotangents = self.inputs.to(wide), cotangents.to(wide)
+            kernel = inputs @ inputs.T
             if self.bias is not None:
                 kernel += 1
             return as_double((kernel @ cotangents).view(tasks, -1) @ cotangents.reshape(tasks, -1).T)
@@ -73,14 +81,14 @@ class Layerwise(TaskGradients):
         Raises:
             NoPathError: if a loss depends on none of the shared parameters.
         """
-        covered = [p for layer in layers for p in (layer.weight, layer.bias) if p is not None]
+        covered = [parameter for layer in layers for parameter in layer.parameters()]
         heads = outside(losses, {id(parameter) for parameter in (*covered, *rest)})
         edges = [GradientEdge(layer.node, 0) for layer in layers]
         inputs = [*edges, *map(get_gradient_edge, (*rest, *heads))]
         self.layers, self.shared = list(layers), list(rest)
         self.rows = empty_rows(len(losses), rest, reuse, like=losses[0])
         self.cotangents = [layer.inputs.new_zeros(len(losses), *_outputs(layer)) for layer in layers]
-        self.used = [False] * len(rest)
+        self.users = [0] * len(rest)
         self.heads: HeadGradients = []
         pathless = []
         for task, loss in enumerate(losses):
@@ -93,7 +101,7 @@ class Layerwise(TaskGradients):
                 if gradient is not None:
                     stored[task].copy_(gradient)
             fill(self.rows[task], rest, at_rest)
-            self.used = [used or gradient is not None for used, gradient in zip(self.used, at_rest, strict=True)]
+            self.users = [users + (gradient is not None) for users, gradient in zip(self.users, at_rest, strict=True)]
             own = zip(heads, found[len(edges) + len(rest) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in own if gradient is not None])
         if pathless:
@@ -115,17 +123,22 @@ class Layerwise(TaskGradients):
 
     def write(self, weights: Tensor, scale: Tensor) -> None:
         """As the base class does; the weight gradients are formed here, once for all tasks."""
-        super().write(weights, scale)
+        self._write_trunk(combine(weights, self.rows))
+        self._write_heads(scale)
         for layer, cotangents in zip(self.layers, self.cotangents, strict=True):
             together = combine(weights, cotangents)
             accumulate(layer.weight, together.T @ layer.inputs)
             if layer.bias is not None:
                 accumulate(layer.bias, together.sum(0))
 
+    def write_direction(self, *_: Tensor) -> None:
+        """Refused: this way knows the products of the gradients, and no direction but their combinations."""
+        raise TypeError("a direction of all parameters needs their rows: use motet.routes.Exact")
+
     def _write_trunk(self, direction: Tensor) -> None:
         parts = direction.split([parameter.numel() for parameter in self.shared])
-        for parameter, part, used in zip(self.shared, parts, self.used, strict=True):
-            if used:
+        for parameter, part, users in zip(self.shared, parts, self.users, strict=True):
+            if users:
                 accumulate(parameter, part.view(parameter.shape))
 
 
@@ -141,7 +154,7 @@ def exact(losses: Sequence[Tensor], shared: Sequence[Tensor], rows: bool, reuse:
     layers = [] if rows else linear_layers(losses, shared)
     if not worth_it(layers, shared):
         return Exact(losses, shared, reuse)
-    covered = {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
+    covered = {id(parameter) for layer in layers for parameter in layer.parameters()}
     return Layerwise(losses, layers, [parameter for parameter in shared if id(parameter) not in covered], reuse)
 
 
@@ -149,7 +162,7 @@ def linear_layers(losses: Sequence[Tensor], shared: Sequence[Tensor]) -> list[Li
     """The linear layers among the shared parameters whose weight and bias the graph uses exactly once.
 
     A weight that is used twice has a gradient that is the sum of two products, for which the Gram matrix of
-    one is not enough; it is left to the rows.
+    one is not enough; and a hook on a weight changes its gradient. Both are left to the rows.
     """
     trunk = {id(parameter): parameter for parameter in shared}
     found: list[Linear] = []
@@ -158,13 +171,15 @@ def linear_layers(losses: Sequence[Tensor], shared: Sequence[Tensor]) -> list[Li
         for following, _ in node.next_functions:
             if (leaf := _leaf(following)) is not None:
                 uses[id(leaf)] = uses.get(id(leaf), 0) + 1
-        if (layer := _as_linear(node)) is not None:
-            own = [parameter for parameter in (layer.weight, layer.bias) if parameter is not None]
-            if all(id(parameter) in trunk for parameter in own):
-                found.append(layer)
-    return [
-        layer for layer in found if uses[id(layer.weight)] == 1 and (layer.bias is None or uses[id(layer.bias)] == 1)
-    ]
+        if (layer := _as_linear(node)) is not None and all(id(parameter) in trunk for parameter in layer.parameters()):
+            found.append(layer)
+    # One transposed weight may enter several products: then its leaf has one edge and several layers.
+    held = Counter(id(parameter) for layer in found for parameter in layer.parameters())
+
+    def plain(parameter: Tensor) -> bool:
+        return uses[id(parameter)] == held[id(parameter)] == 1 and not parameter._backward_hooks
+
+    return [layer for layer in found if all(map(plain, layer.parameters()))]
 
 
 def _as_linear(node: Node) -> Linear | None:

@@ -1,0 +1,121 @@
+"""What a Balancer is given, checked: losses, features, shared parameters."""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from motet.linalg import as_double
+
+
+def task_names(tasks: Sequence[str]) -> list[str]:
+    """The names of all tasks, each once.
+
+    Raises:
+        ValueError: for names that are no strings, or one that is there twice.
+        TypeError: for a string in place of a list.
+    """
+    if isinstance(tasks, str):
+        raise TypeError(f"tasks must be a list of names; write tasks=[{tasks!r}]")
+    names = list(tasks)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a task's name must be a string, not {name!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a task is named twice: {', '.join(names)}")
+    return names
+
+
+def read_losses(
+    losses: Mapping[str, Tensor | None], known: Collection[str], fixed: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The losses that have a gradient as 0-dim tensors, and the tasks whose loss is a constant.
+
+    Raises:
+        TypeError: for losses that are no dict, names that are no strings, values that are no tensors.
+        ValueError: for no loss at all, an unknown task, a loss that is no scalar, and if no loss has a gradient.
+    """
+    if not isinstance(losses, Mapping):
+        raise TypeError(f"losses must be a dict of task names and scalars, not {type(losses).__name__}")
+    if not losses:
+        raise ValueError("losses is empty: give a scalar or None for every task")
+    present: dict[str, Tensor] = {}
+    constant: list[str] = []
+    for task, loss in losses.items():
+        if not isinstance(task, str):
+            raise TypeError(f"a task's name must be a string, not {task!r}")
+        if fixed and task not in known:
+            near = difflib.get_close_matches(task, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+            raise ValueError(f"this Balancer has no task {task!r}: {hint}")
+        if loss is None:
+            continue
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"the loss of task {task!r} must be a tensor, not {type(loss).__name__}")
+        if loss.numel() != 1:
+            raise ValueError(
+                f"the loss of task {task!r} has shape {tuple(loss.shape)}: reduce it to a scalar, as .mean() does"
+            )
+        if loss.requires_grad:
+            present[task] = loss.reshape(())
+        else:
+            constant.append(task)
+    if constant and not present:
+        raise ValueError(
+            f"no loss depends on any parameter ({', '.join(map(repr, constant))}): "
+            "was the forward pass run under torch.no_grad()?"
+        )
+    return present, constant
+
+
+def host_values(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The losses' values as float64 on the host, in one transfer."""
+    if not losses:
+        return {}
+    device = next(iter(losses.values())).device
+    stacked = torch.stack([as_double(loss.detach().reshape(())).to(device) for loss in losses.values()])
+    return dict(zip(losses, stacked.cpu().double().unbind(), strict=True))
+
+
+def read_features(features: Any) -> list[Tensor]:
+    """The tensors between trunk and heads, from one, a list, a dict, or None.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if features is None:
+        return []
+    if isinstance(features, Tensor):
+        return [features]
+    taps = list(features.values() if isinstance(features, Mapping) else features)
+    if not all(isinstance(tap, Tensor) for tap in taps):
+        raise TypeError("features must be a tensor, or a list or dict of tensors")
+    return taps
+
+
+def read_shared(shared: Iterable[Tensor] | nn.Module | None) -> list[Tensor]:
+    """The shared parameters that are trained, each once.
+
+    Raises:
+        TypeError: for a single tensor, or things that are no tensors.
+        ValueError: if none is trained, or one is computed from others.
+    """
+    if shared is None:
+        return []
+    if isinstance(shared, Tensor):
+        raise TypeError("shared must be the trunk's parameters; a tensor between trunk and heads goes to features=")
+    parameters = {id(p): p for p in (shared.parameters() if isinstance(shared, nn.Module) else shared)}
+    if not all(isinstance(parameter, Tensor) for parameter in parameters.values()):
+        raise TypeError("shared must be the trunk's parameters, such as model.trunk.parameters()")
+    trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("no shared parameter requires a gradient: is the whole trunk frozen, or the list empty?")
+    for parameter in trained:
+        if not parameter.is_leaf:
+            raise ValueError(
+                f"shared holds a tensor of shape {tuple(parameter.shape)} that is computed from others: "
+                "pass parameters, and what lies between trunk and heads as features="
+            )
+    return trained
