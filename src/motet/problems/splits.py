@@ -5,18 +5,20 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 Parts = tuple[Rows, Rows, Rows]
+Seed = int | tuple[int, int]
+"""A seed, or a seed and the number of the attempt, where a split is drawn again."""
 
 FRACTIONS = (0.6, 0.2, 0.2)
 _CUTS = np.cumsum(FRACTIONS)[:2]
 
 
-def random(rows: int, seed: int) -> Parts:
+def random(rows: int, seed: Seed) -> Parts:
     """Any row anywhere."""
     order = np.random.default_rng(seed).permutation(rows)
     return _parts(np.split(order, np.round(_CUTS * rows).astype(int)))
 
 
-def stratified(strata: NDArray[np.int64], seed: int) -> Parts:
+def stratified(strata: NDArray[np.int64], seed: Seed) -> Parts:
     """Random within each stratum, so that a class with five rows or more is in every part.
 
     Where the rows of a class can't be cut 60/20/20, chance decides how to round. Always rounding the same
@@ -32,7 +34,7 @@ def stratified(strata: NDArray[np.int64], seed: int) -> Parts:
     return _parts([np.concatenate(pieces) for pieces in parts])
 
 
-def grouped(groups: NDArray[np.int64], seed: int) -> Parts:
+def grouped(groups: NDArray[np.int64], seed: Seed) -> Parts:
     """No group in two parts.
 
     Groups come in random order: the first three open one part each, the rest go where most rows are missing.

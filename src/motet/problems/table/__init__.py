@@ -7,32 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from motet.problems import splits
 from motet.problems.assemble import assemble, cut
 from motet.problems.base import Data, Kind, Problem, Training
-from motet.problems.splits import Parts
-from motet.problems.table import leaks, preprocessing
+from motet.problems.table import leaks, missing, preprocessing, splitting
 from motet.problems.table.columns import (
     Column,
     Features,
     Outcome,
     features,
     find,
-    groups,
-    mostly_numbers,
+    numbers_and_texts,
     outcome,
     parse_target,
-    times,
 )
+from motet.problems.table.doubts import doubts
 from motet.problems.table.reading import read
+from motet.problems.table.splitting import Splitter
 
 __all__ = ["Column", "TableProblem", "from_table"]
 
 FEWEST_ROWS = 30
 """With fewer, a part of the split has less than six rows, and no comparison means anything."""
-_PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -54,23 +50,6 @@ class TableProblem(Problem):
         return list(self.overview)
 
 
-@dataclass(frozen=True)
-class _Split:
-    """How the rows are cut; at most one of the two is given."""
-
-    groups: NDArray[np.int64] | None
-    times: NDArray[np.generic] | None
-    strata: NDArray[np.int64]
-    text: str
-
-    def parts(self, seed: int) -> Parts:
-        if self.groups is not None:
-            return splits.grouped(self.groups, seed)
-        if self.times is not None:
-            return splits.ordered(self.times)
-        return splits.stratified(self.strata, seed)
-
-
 def from_table(
     source: str | Path | pd.DataFrame,
     targets: str | Sequence[str],
@@ -84,18 +63,21 @@ def from_table(
         source: A CSV or Parquet file with a header, or a table in memory.
         targets: "name" or "name:type", where the type is regression, binary or multiclass. Without it, two
             different values are binary; strings (up to 50) or whole numbers (up to 10) are classes;
-            all other numbers are regression. Empty cells are missing labels.
+            all other numbers are regression. Empty cells are missing labels, and so are marks such as
+            "n/d" or "?" in a column that holds numbers otherwise.
         group: Column of patients, sites, molecules …: all rows of one are in the same part. Not a feature.
         time: Column of ISO dates or numbers: training is before validation, and that before test. Not a
             feature. The split is then the same for every seed.
         drop: Columns that are not to be used.
 
     Without group and time the split is random, 60/20/20, within the classes of the target that has the rarest.
-    Rows without any label are dropped. Medians, scales and categories are learned from the training part.
+    A random split or one by group is drawn again, still the same for a seed, until every part has labels of
+    every target and both classes of a binary one; `Data.notes` tells. Rows without any label are dropped.
+    Medians, scales and categories are learned from the training part.
 
     Raises:
-        ValueError: if the file is no table, a column is not there or can't be used, or fewer than 30 rows
-            remain. `load` raises one where the split leaves a target without labels in a part.
+        ValueError: if the file is no table, a column is not there or can't be used, fewer than 30 rows
+            remain, or no split gives every part labels of every target.
     """
     targets, drop = ([names] if isinstance(names, str) else names for names in (targets, drop))
     if isinstance(source, pd.DataFrame):
@@ -109,6 +91,8 @@ def from_table(
         raise ValueError(f"the table has the column {twice[0]!r} twice: rename one of them")
     kinds = _roles(table, targets, group, time, drop)
 
+    table, blanked = missing.blank(table, [column for column in table.columns if column not in {*drop, group, time}])
+    reading = [*reading, *blanked]
     outcomes = [outcome(table[target], target, kind) for target, kind in kinds.items()]
     keep = np.any([o.labelled for o in outcomes], axis=0)
     if keep.sum() < FEWEST_ROWS:
@@ -120,23 +104,24 @@ def from_table(
         outcomes = [Outcome(o.task, o.values[keep], o.column) for o in outcomes]
 
     used = {*kinds, *drop, group, time}
-    inputs = features(table[[column for column in table.columns if column not in used]])
+    others = table[[column for column in table.columns if column not in used]]
+    inputs = features(others)
     if not any(column.role == "feature" for column in inputs.columns):
         raise ValueError("no feature is left: every column is a target, was dropped, is constant or is an identifier")
-    split = _split(table, outcomes, group, time)
+    split = splitting.splitter(table, outcomes, group, time)
     roles = [Column(column, "left out", "dropped") for column in drop]
     roles += [Column(group, "group", "")] if group else []
     roles += [Column(time, "time", "")] if time else []
     columns = (*(o.column for o in outcomes), *inputs.columns, *roles)
     overview = (f"{len(table)} rows", *reading, *_overview(columns), split.text)
-    warnings = tuple(_warnings(inputs, outcomes, split))
+    mixed = [warning for target, kind in kinds.items() if not kind for warning in _mixed(table[target], target)]
+    warnings = (*mixed, *doubts(others, inputs, grouped=group is not None), *_warnings(inputs, outcomes, split))
 
     def load(seed: int) -> Data:
-        parts = split.parts(seed)
-        _check(parts, outcomes, seed)
+        parts, drawn = splitting.draw(split, outcomes, seed)
         values = {o.task.name: cut(o.values, parts) for o in outcomes}
         tasks = [o.task for o in outcomes]
-        return assemble(tasks, preprocessing.inputs(inputs, parts), values, (*overview, *warnings))
+        return assemble(tasks, preprocessing.inputs(inputs, parts), values, (*overview, *warnings, *drawn))
 
     return TableProblem(
         name=name,
@@ -171,39 +156,6 @@ def _roles(
     return kinds
 
 
-def _split(table: pd.DataFrame, outcomes: Sequence[Outcome], group: str | None, time: str | None) -> _Split:
-    strata = np.zeros(len(table), dtype=np.int64)
-    if group:
-        codes = groups(table[group], group)
-        if (count := codes.max() + 1) < 3:
-            raise ValueError(f"the group column {group!r} has {count} groups, and a split needs three or more")
-        return _Split(codes, None, strata, f"split by {group!r}: no group of the {count} is in two parts")
-    if time:
-        text = f"split by {time!r}: training, then validation, then test, the same for every seed"
-        return _Split(None, times(table[time], time), strata, text)
-    classes = [o for o in outcomes if o.task.kind != "regression"]
-    if not classes:
-        return _Split(None, None, strata, "split at random, 60/20/20")
-    rarest = min(classes, key=lambda o: int(np.bincount(o.strata[o.labelled]).min()))
-    text = f"split at random, 60/20/20 within the classes of {rarest.task.name!r}"
-    return _Split(None, None, rarest.strata, text)
-
-
-def _check(parts: Parts, outcomes: Sequence[Outcome], seed: int) -> None:
-    """No part may be empty, or leave a task without what its loss and metric need."""
-    for where, rows in zip(_PARTS, parts, strict=True):
-        if not len(rows):
-            raise ValueError(f"the {where} part has no rows with seed {seed}: too many rows have the same time")
-        for o in outcomes:
-            known = o.values[rows][o.labelled[rows]]
-            fix = f"with seed {seed}: split another way, or take the target out"
-            if not len(known):
-                raise ValueError(f"target {o.task.name!r} has no label in the {where} part {fix}")
-            needs_two = o.task.kind == "binary" or (o.task.kind == "multiclass" and where == "training")
-            if needs_two and (known == known[0]).all():
-                raise ValueError(f"target {o.task.name!r} has one class only in the {where} part {fix}")
-
-
 def _overview(columns: Sequence[Column]) -> list[str]:
     lines = [f"target {c.name}: {c.kind}, {c.detail}" for c in columns if c.role == "target"]
     used = [c for c in columns if c.role == "feature"]
@@ -216,13 +168,24 @@ def _overview(columns: Sequence[Column]) -> list[str]:
     return lines
 
 
-def _warnings(inputs: Features, outcomes: Sequence[Outcome], split: _Split) -> list[str]:
+def _mixed(raw: pd.Series, name: str) -> list[str]:
+    """A warning where a target whose type is inferred is classes because some of its entries are no numbers."""
+    numbers, texts = numbers_and_texts(raw)
+    if not numbers or not texts:
+        return []
+    odd = ", ".join(map(repr, texts[:3])) + (" …" if len(texts) > 3 else "")
+    return [
+        f"target {name!r} mixes numbers ({numbers[0]!r} …) and text ({odd}), and so is taken for classes: if the text "
+        f"means that the value is missing, empty those cells; if not, say {name}:multiclass or {name}:binary"
+    ]
+
+
+def _warnings(inputs: Features, outcomes: Sequence[Outcome], split: Splitter) -> list[str]:
     warnings = leaks.copies(inputs, outcomes)
     if split.groups is None and split.times is None and (leak := leaks.neighbours(inputs, outcomes)):
         warnings.append(leak)
-    for column in inputs.categories.columns:
-        if odd := mostly_numbers(inputs.categories[column]):
-            warnings.append(f"feature {column!r} is mostly numbers but used as categories, because of {odd!r}")
+    if split.times is None and (leak := leaks.repeats(inputs, outcomes, split.groups)):
+        warnings.append(leak)
     for o in outcomes:
         if o.task.kind != "regression":
             counts = np.bincount(o.strata[o.labelled])

@@ -1,7 +1,8 @@
 """What the columns of a table are: outcomes with their kind, and features as numbers or categories."""
 
 import difflib
-from collections.abc import Hashable, Iterable
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,10 +18,20 @@ FEW_STRINGS = 50
 """A target of strings may have this many different ones before it looks like an identifier."""
 MOSTLY_DIFFERENT = 0.9
 """A text column in which this share of the values differ is an identifier or free text, no category."""
+ALL_DIFFERENT = "text that differs in every row"
+"""The kind of a text column that is left out for that."""
+CONSTANT = "constant"
+"""The kind of a column that is left out since it says nothing."""
 MISSING = "(missing)"
 """The category of a missing category."""
 
+_PLAIN_NUMBERS = {np.dtype(code) for code in np.typecodes["AllInteger"] + "efd"}
 Role = Literal["target", "feature", "group", "time", "left out"]
+# On names in snake case: "id", "row_nr", "patient_id", "pid" and "patient", but not "acid" or "patient_age".
+_IDENTIFIER = re.compile(
+    r"(?:.*[^a-z])?(?:p|pat|patient|participant|subj|subject|person|case|sample|record|study|visit|user|row)?"
+    r"(?:id|nr|mrn|uuid|guid|identifier)|patient|participant|subject"
+)
 _METRICS: dict[Kind, str] = {"regression": "mae", "binary": "auroc", "multiclass": "accuracy"}
 
 
@@ -187,23 +198,34 @@ def features(table: pd.DataFrame) -> Features:
     """Numbers and categories from the columns that are left.
 
     Truth values become 0 and 1; dates become days since 1970, month, weekday and hour. Left out are
-    constant columns, running numbers, text that differs from row to row, and objects such as lists.
+    constant columns, running numbers, whole numbers that differ in every row under the name of an
+    identifier, text that differs from row to row, and objects such as lists.
     """
-    numbers: dict[str, pd.Series] = {}
+    numbers: dict[str, NDArray[np.float64]] = {}
     categories: dict[str, pd.Series] = {}
     columns: list[Column] = []
     types = pd.api.types
+    # All at once: pandas takes a millisecond a column, and a table may have thousands.
+    measured = [name for name, dtype in table.dtypes.items() if dtype in _PLAIN_NUMBERS]
+    surveys = dict(zip(measured, _survey(measured, table[measured].to_numpy(np.float64)), strict=True))
 
-    def leave_out(name: str, why: str) -> None:
-        columns.append(Column(name, "left out", why))
+    def take(name: str, survey: "_Survey") -> None:
+        if survey.fault:
+            columns.append(Column(name, "left out", survey.fault))
+        else:
+            numbers[name] = survey.values
+            columns.append(Column(name, "feature", "number", f"{survey.missing} missing" if survey.missing else ""))
 
     for name in table.columns:
+        if name in surveys:
+            take(name, surveys[name])
+            continue
         series = plain(table[name])
         if types.is_object_dtype(series):
-            leave_out(name, "holds objects")
+            columns.append(Column(name, "left out", "holds objects"))
             continue
         if series.nunique(dropna=False) <= 1:
-            leave_out(name, "constant")
+            columns.append(Column(name, "left out", CONSTANT))
             continue
         if types.is_string_dtype(series) and (parsed := dates(series)) is not None:
             series = parsed
@@ -214,20 +236,23 @@ def features(table: pd.DataFrame) -> Features:
         elif types.is_string_dtype(series):
             distinct = series.nunique()
             if distinct > MOSTLY_DIFFERENT * series.notna().sum():
-                leave_out(name, "text that differs in every row")
+                columns.append(Column(name, "left out", ALL_DIFFERENT))
                 continue
             categories[name] = series.astype(object).where(series.notna(), MISSING).astype(str)
             detail = f"{distinct} values" + (f", {missing}" if missing else "")
             columns.append(Column(name, "feature", "category", detail))
-        elif len(series) > 1 and (series.astype("float64").diff().iloc[1:] == 1).all():
-            leave_out(name, "running number")
         else:
-            # An infinite value is no measurement; the imputer treats it as one that is missing.
-            values = series.astype("float64")
-            numbers[name] = values.where(np.isfinite(values))
-            columns.append(Column(name, "feature", "number", missing))
+            take(name, *_survey([name], series.astype("float64").to_numpy()[:, None]))
     rows = table.index
-    return Features(pd.DataFrame(numbers, index=rows), pd.DataFrame(categories, index=rows), tuple(columns))
+    # One array, not one for each column, makes every later step on a wide table quicker.
+    values = np.array(list(numbers.values()), dtype=np.float64).reshape(len(numbers), len(rows)).T
+    measurements = pd.DataFrame(values, index=rows, columns=list(numbers))
+    return Features(measurements, pd.DataFrame(categories, index=rows), tuple(columns))
+
+
+def named_as_identifier(name: str) -> bool:
+    """Whether a column's name says that it tells rows, patients or samples apart, as "patient_id" does."""
+    return bool(_IDENTIFIER.fullmatch(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip()).lower()))
 
 
 def mostly_numbers(series: pd.Series) -> str | None:
@@ -235,6 +260,16 @@ def mostly_numbers(series: pd.Series) -> str | None:
     known = series[series != MISSING].dropna()
     broken = pd.to_numeric(known, errors="coerce").isna()
     return str(known[broken].iloc[0]) if len(known) and 0 < broken.mean() < 0.5 else None
+
+
+def numbers_and_texts(raw: pd.Series) -> tuple[list[str], list[str]]:
+    """The different entries of a text column that are numbers, and those that are not; of other columns, none."""
+    series = plain(raw)
+    if not pd.api.types.is_string_dtype(series):
+        return [], []
+    known = series.dropna().astype(str).drop_duplicates()
+    broken = pd.to_numeric(known, errors="coerce").isna()
+    return known[~broken].tolist(), known[broken].tolist()
 
 
 def times(raw: pd.Series, name: str) -> NDArray[np.generic]:
@@ -273,6 +308,38 @@ def groups(raw: pd.Series, name: str) -> NDArray[np.int64]:
     return np.asarray(pd.factorize(raw)[0], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _Survey:
+    """A column of numbers: its finite values (N,), how many are missing, and why it is no feature, if it is none."""
+
+    values: NDArray[np.float64]
+    missing: int
+    fault: str
+
+
+def _survey(names: Sequence[str], values: NDArray[np.float64]) -> list[_Survey]:
+    """Look at many columns of numbers at once: (N, D)."""
+    gaps = np.isnan(values)
+    missing = gaps.sum(axis=0)
+    constant = ((values == values[:1]) | (gaps & gaps[:1])).all(axis=0)
+    # An infinite value is no measurement; the imputer treats it as one that is missing.
+    finite = np.where(np.isfinite(values), values, np.nan)
+    running = (np.diff(finite, axis=0) == 1).all(axis=0) if len(values) > 1 else np.zeros(len(names), dtype=bool)
+    faults = np.where(constant, CONSTANT, np.where(running, "running number", ""))
+    return [
+        _Survey(column, int(count), str(fault) or _identifier(name, column))
+        for name, column, count, fault in zip(names, finite.T, missing, faults, strict=True)
+    ]
+
+
+def _identifier(name: str, values: NDArray[np.float64]) -> str:
+    if not named_as_identifier(name):
+        return ""
+    known = values[~np.isnan(values)]
+    different = len(known) == len(np.unique(known)) and (known % 1 == 0).all()
+    return "identifier: another whole number in every row" if different else ""
+
+
 def _infer(values: list[float] | list[str], numeric: bool, known: pd.Series, name: str) -> Kind:
     if len(values) == 2:
         return "binary"
@@ -295,14 +362,18 @@ def _not_a_number(known: pd.Series) -> str:
     return f"row {_row(broken)} holds {known[broken].iloc[0]!r}, which is not a number"
 
 
-def _date_parts(name: str, series: pd.Series) -> dict[str, pd.Series]:
+def _date_parts(name: str, series: pd.Series) -> dict[str, NDArray[np.float64]]:
     parts = {
         "days": (series - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds() / 86400,
         "month": series.dt.month,
         "weekday": series.dt.day_of_week,
         "hour": series.dt.hour,
     }
-    return {f"{name}:{part}": values.astype("float64") for part, values in parts.items() if values.nunique() > 1}
+    return {
+        f"{name}:{part}": values.to_numpy(np.float64, na_value=np.nan)
+        for part, values in parts.items()
+        if values.nunique() > 1
+    }
 
 
 def _row(mask: pd.Series) -> int:

@@ -9,6 +9,8 @@ from typing import TextIO
 
 import pandas as pd
 
+from motet.problems.table.decimals import decimal_commas, may_have_commas
+
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -16,7 +18,8 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """The table, and notes on how it was read.
 
     A file is Parquet or gzip by its first bytes, whatever it is called; everything else must be CSV in UTF-8
-    with a header, separated by commas, semicolons or tabs. Empty cells and pandas' usual marks ("NA",
+    with a header, separated by commas, semicolons or tabs; with the last two, decimal commas are understood
+    (`motet.problems.table.decimals`). Empty cells and pandas' usual marks ("NA",
     "null", "None", "NaN" …) are missing values.
 
     Raises:
@@ -61,6 +64,12 @@ def _csv(path: Path, start: bytes) -> tuple[pd.DataFrame, list[str]]:
             _check_shape(path, file, delimiter)
         with _open(path, zipped) as file:
             table = pd.read_csv(file, sep=delimiter, low_memory=False)
+        notes = [] if delimiter == "," else [f"read with {_DELIMITERS[delimiter]} between the columns"]
+        if delimiter != "," and may_have_commas(table):
+            with _open(path, zipped) as file:
+                raw = pd.read_csv(file, sep=delimiter, dtype=str)
+            table, more = decimal_commas(table, raw, semicolons=delimiter == ";")
+            notes += more
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as CSV in UTF-8"
@@ -69,7 +78,7 @@ def _csv(path: Path, start: bytes) -> tuple[pd.DataFrame, list[str]]:
         raise ValueError(f"{path} is a damaged gzip file: {error}") from error
     except (csv.Error, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is not a CSV: {error}") from error
-    return table, [] if delimiter == "," else [f"read with {_DELIMITERS[delimiter]} between the columns"]
+    return table, notes
 
 
 def _open(path: Path, zipped: bool) -> TextIO:
