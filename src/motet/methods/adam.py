@@ -13,7 +13,8 @@ def adam_step(
 ) -> None:
     """Move the state ``name`` of the present tasks by one step of Adam (Kingma & Ba, 2015), as torch's.
 
-    Every task counts its own steps, so that an absent task's row and its bias correction stay as they are.
+    Every task counts its own steps, so that an absent task's row and its bias correction stay as they are. So do
+    those of a task whose gradient is not finite.
 
     Args:
         gradient: (K,), of the present tasks.
@@ -24,7 +25,8 @@ def adam_step(
     mean = method.recall(f"{name}_mean", gradient, 0.0)
     square = method.recall(f"{name}_square", gradient, 0.0)
     steps = method.recall(f"{name}_steps", gradient, 0.0)
-    learns = torch.ones_like(gradient, dtype=torch.bool) if learns is None else learns
+    finite = gradient.isfinite()
+    learns = finite if learns is None else learns & finite
     gradient = gradient + decay * value
     new_steps = steps + 1
     new_mean = _MEAN * mean + (1 - _MEAN) * gradient

@@ -5,6 +5,7 @@ tensors through `recall` and `remember`, one row a task, so that a task that is 
 its row untouched.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
@@ -57,11 +58,13 @@ class Method:
         """What the losses exceed `lower_bound` by, in float64: (K,) → (K,). For methods that cannot do without.
 
         Raises:
-            ValueError: naming the first loss that does not exceed it.
+            ValueError: naming the first loss that does not exceed it, or is infinite.
         """
         bound = self.lower_bound or 0.0
         excess = as_double(losses.detach()) - bound
         for index, value in enumerate(excess.tolist()):
+            if value == math.inf:
+                raise ValueError(f"{type(self).__name__} needs finite losses; loss {index} is inf: leave that task out")
             if not value > 0:
                 own = "lower_bound" in vars(self)
                 fix = "set lower_bound below it" if own else "add a constant to it, or use a method such as sum"
@@ -165,6 +168,7 @@ class GramMethod(Method):
 
     def direction(self, jacobian: Tensor) -> Tensor:
         """The update Jᵀw, to be descended: (K, P) → (P,)."""
+        jacobian = jacobian.detach()
         return combine(self.weights(gram(jacobian)), jacobian)
 
 

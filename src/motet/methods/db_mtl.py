@@ -54,6 +54,9 @@ class DBMTL(GramMethod):
         jacobian = jacobian.detach()
         average = self.recall("average", jacobian, 0.0).lerp_(jacobian, 1 - self.beta)
         steps = self.recall("steps", jacobian[:, 0], 0.0) + 1
-        self.remember("average", average)
-        self.remember("steps", steps)
-        return super().direction(average / (1 - self.beta**steps)[:, None])
+        direction = super().direction(average / (1 - self.beta**steps)[:, None])
+        # One gradient that is not finite shows in every entry; kept in the average, it would in every later step.
+        if direction.isfinite().all():
+            self.remember("average", average)
+            self.remember("steps", steps)
+        return direction
