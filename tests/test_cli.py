@@ -19,6 +19,7 @@ def table(tmp_path):
     frame["age"] = np.round(50 + 5 * x[:, 0] + rng.normal(size=120), 2)
     frame["ill"] = np.where(x[:, 1] + 0.3 * rng.normal(size=120) > 0, "yes", "no")
     frame.loc[::9, "age"] = np.nan
+    frame.loc[4::10, "ill"] = None
     frame["ward"] = np.repeat([f"ward {i}" for i in range(24)], 5)
     path = tmp_path / "patients.csv"
     frame.to_csv(path, index=False)
@@ -78,6 +79,76 @@ def test_an_interrupted_study_keeps_its_runs_and_goes_on(table, tmp_path, capsys
     assert len(calls) == 4 + 3
 
 
+def test_a_damaged_run_is_named_by_report_and_trained_again_by_resume(table, tmp_path, capsys):
+    run(capsys, *quick(table, tmp_path, "--arms", "si"))
+    broken = tmp_path / "runs" / "runs" / "si-seed1" / "run.json"
+    whole = broken.read_text(encoding="utf8")
+    broken.write_text(whole[: len(whole) // 2])
+    code, _, err = run(capsys, "report", tmp_path / "runs")
+    assert code == cli.BAD_INPUT
+    assert "si-seed1" in err
+    assert len(err.splitlines()) == 1
+    code, _, _ = run(capsys, *quick(table, tmp_path, "--arms", "si", "--resume"))
+    assert code == 0
+    assert json.loads(broken.read_text(encoding="utf8"))["test"] == json.loads(whole)["test"]
+
+
+def test_ctrl_c_anywhere_ends_in_one_word(table, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    for place in ("motet.cli.from_table", "motet.study.study.Study.report"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, interrupted)
+            code, _, err = run(capsys, *quick(table, tmp_path, "--arms", "sum"))
+        assert code == cli.INTERRUPTED
+        assert err == "Interrupted.\n"
+
+
+def test_the_rule_cannot_be_changed_after_the_results(table, tmp_path, capsys):
+    arms = ["--arms", "si"]
+    code, out, _ = run(capsys, *quick(table, tmp_path, *arms, "--margin", 3))
+    assert "less than 3 in Δm does not matter" in out
+    code, out, err = run(capsys, *quick(table, tmp_path, *arms, "--resume", "--margin", 30, "--worst-task", 100))
+    assert code == cli.BAD_INPUT
+    assert "fixed before its first result" in err
+    for again in (quick(table, tmp_path, *arms, "--resume"), ["report", tmp_path / "runs"]):
+        code, out, _ = run(capsys, *again)
+        assert code == 0
+        assert "less than 3 in Δm does not matter" in out
+
+
+def test_what_the_results_cannot_show_stands_with_them(table, tmp_path, capsys):
+    _, out, _ = run(capsys, *quick(table, tmp_path, "--arms", "si"))
+    assert "the same rows recur in every seed" in re.sub(r"[\s│]+", " ", out)
+    timed = quick(table, tmp_path, "--arms", "si", "--time", "pulse")
+    timed[timed.index("--out") + 1] = tmp_path / "time"
+    _, out, _ = run(capsys, *timed)
+    assert "The split is the same for every seed" in re.sub(r"[\s│]+", " ", out)
+    small = ["--epochs", 1, "--seeds", 1, "--width", 8, "--quiet", "--arms", "sum", "--report", tmp_path / "r.html"]
+    _, out, _ = run(capsys, "compare", "digits", *small, "--out", tmp_path / "digits")
+    assert "Caution: The images are real" in out
+
+
+def test_missing_labels_leave_every_task_in_the_results(table, tmp_path, capsys):
+    _, out, _ = run(capsys, *quick(table, tmp_path, "--arms", "si", "--json"))
+    found = json.loads(out)
+    for arm in found["arms"]:
+        assert all(change["mean"] is not None for change in arm["per_task"].values())
+    assert all(level is not None for level in found["baseline"].values())
+    assert not any("left out" in reason for reason in found["verdict"]["reasons"])
+
+
+def test_arms_with_long_names_are_told_apart(table, tmp_path, capsys):
+    arms = ["cagrad:c=0.1234567890123456", "cagrad:c=0.1234567890123499"]
+    _, out, _ = run(capsys, *quick(table, tmp_path, "--arms", *arms))
+    top = out[: out.index("Δm: mean change")]
+    assert "…" not in top
+    assert "3456 " in top
+    assert "3499 " in top
+    assert max(map(len, top.splitlines())) <= 80
+
+
 def test_report_reads_finished_runs(table, tmp_path, capsys):
     run(capsys, *quick(table, tmp_path, "--arms", "si"))
     code, out, _ = run(capsys, "report", tmp_path / "runs")
@@ -97,6 +168,8 @@ def test_methods_lists_all_with_what_each_needs(capsys):
     assert [entry["name"] for entry in json.loads(out)] == motet.methods.available()
     code, out, _ = run(capsys, "methods", "fairgrad")
     assert "alpha=2.0" in out
+    code, out, _ = run(capsys, "methods", "fairgrad", "--json")
+    assert (json.loads(out)["name"], json.loads(out)["options"]["alpha"]) == ("fair-grad", 2.0)
 
 
 def test_problems_lists_all_and_says_how_to_fetch(capsys, tmp_path, monkeypatch):
@@ -129,7 +202,17 @@ def test_problems_lists_all_and_says_how_to_fetch(capsys, tmp_path, monkeypatch)
         (["compare", "{table}", "--target", "aeg"], "did you mean 'age'"),
         (["compare", "{table}", "--target", "age:colour"], "colour"),
         (["compare", "{table}", "--target", "age", "--group", "wrad"], "did you mean 'ward'"),
-        (["compare", "{table}", "--target", "age", "--resume", "--out", "{folder}"], "not empty"),
+        (["compare", "{table}", "--target", "age", "--out", "{folder}"], "not empty"),
+        (["compare", "{table}", "--target", "age", "--resume", "--out", "{folder}"], "nothing to resume in {folder}"),
+        (["compare", "digits", "--resume", "--out", "rnus"], "nothing to resume in rnus"),
+        (["compare", "digits", "--resume"], "nothing to resume in runs/digits-overlay"),
+        (["compare", "digits", "--report", "."], "is a folder"),
+        (["compare", "digits", "--margin", "nan"], "--margin must be"),
+        (["compare", "digits", "--worst-task", "-1"], "--worst-task must be"),
+        (["compare", "digits", "--weight-decay", "nan"], "--weight-decay must be"),
+        (["compare", "digits", "--learning-rate", "nan"], "--learning-rate must be positive"),
+        (["compare", "digits", "--learning-rate", "inf"], "--learning-rate must be positive"),
+        (["compare", "digits", "--arms", "si", "--arms", "uw"], "--arms is given twice"),
         (["report", "{folder}"], "no study.json"),
         (["report"], "which study"),
         (["methods", "famoo"], "did you mean 'famo'"),
@@ -143,7 +226,7 @@ def test_a_mistake_ends_in_one_sentence_that_names_it(table, tmp_path, capsys, m
     places = {"table": table, "folder": tmp_path}
     code, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
     assert code == cli.BAD_INPUT
-    assert message in err
+    assert message.format(**places) in err
     assert "Traceback" not in err
     assert err.startswith("motet: ")
     assert out == "" or "compare" in arguments

@@ -4,125 +4,42 @@ import json
 import logging
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
 from motet import methods, problems
 from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem, from_table
-from motet.study import terminal
-from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS
-from motet.study.results import Rule
+from motet.study import catalogue, terminal
+from motet.study.options import Compare, Methods, Problems, Report, check, rule
+from motet.study.store import holds_study
 from motet.study.study import Study, opened
 
 INTERRUPTED = 130
 BAD_INPUT = 2
 
-# Options that may be left open, without "{None}|" before their type in the help.
-OpenText = Annotated[str | None, arg(metavar="TEXT")]
-OpenPath = Annotated[Path | None, arg(metavar="PATH")]
-OpenInt = Annotated[int | None, arg(metavar="INT")]
-OpenFloat = Annotated[float | None, arg(metavar="FLOAT")]
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Train the arms on a problem or a table, print the verdict and write the report.
-
-    Examples: motet compare digits-overlay --seeds 8 · motet compare patients.csv --target age er:binary grade
-    """
-
-    problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE")]
-    """A problem's name (`motet problems`), or a CSV or Parquet file."""
-    target: Annotated[tuple[str, ...], arg(metavar="COLUMN[:TYPE] ...")] = ()
-    """Columns of the table to predict, each NAME or NAME:TYPE with TYPE regression, binary or multiclass."""
-    group: OpenText = None
-    """Column of the table whose rows must not be split, such as a patient's number."""
-    time: OpenText = None
-    """Column of the table to split by: train on what was earlier, test on what came later."""
-    drop: Annotated[tuple[str, ...], arg(metavar="COLUMN ...")] = ()
-    """Columns of the table to leave out."""
-    arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
-    """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact. stl (a model a task) and sum are always in."""
-    seeds: int = DEFAULT_SEEDS
-    """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
-    out: OpenPath = None
-    """Folder of the runs. Default: runs/PROBLEM."""
-    report: Path = Path("report.html")
-    """Where to write the report."""
-    resume: bool = False
-    """Go on with an interrupted study, or add arms or seeds to a finished one."""
-    epochs: OpenInt = None
-    """Most epochs a run. Default: the problem's own, as for all that follow."""
-    patience: OpenInt = None
-    """Epochs without a better validation result before a run stops."""
-    batch_size: OpenInt = None
-    """Rows a step."""
-    learning_rate: OpenFloat = None
-    """Of AdamW, the same for every arm."""
-    weight_decay: OpenFloat = None
-    """Of AdamW."""
-    width: OpenInt = None
-    """Units of each layer of the trunk."""
-    depth: OpenInt = None
-    """Layers of the trunk."""
-    dropout: OpenFloat = None
-    """Share of the trunk's units that are dropped."""
-    margin: float = Rule.margin
-    """A difference in Δm below this many points does not matter."""
-    worst_task: float = Rule.worst_task
-    """No task may lose more than this many per cent against single-task."""
-    json: bool = False
-    """Print the result as JSON."""
-    quiet: bool = False
-    """No progress bar."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write the HTML report of finished runs, also while a study is still running."""
-
-    run: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER ...")]
-    """Folders of studies, such as runs/digits-overlay."""
-    out: OpenPath = None
-    """Where to write it. Default: report.html in the study's folder."""
-    json: bool = False
-    """Print the results as JSON instead of a table."""
-
-
-@dataclass(frozen=True)
-class Methods:
-    """List the methods, or describe one: formula, options, reference and cost."""
-
-    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
-    """A method's name."""
-    json: bool = False
-    """Print JSON."""
-    markdown: bool = False
-    """Print the table of the documentation."""
-
-
-@dataclass(frozen=True)
-class Problems:
-    """List the problems, or fetch the data of one: motet problems fetch yeast."""
-
-    action: Annotated[Positional[Literal["list", "fetch"]], arg(metavar="[list|fetch]")] = "list"
-    """What to do."""
-    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
-    """The problem to fetch."""
-    json: bool = False
-    """Print JSON."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Exit codes: 0 done, 2 wrong input, 130 interrupted."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, ArithmeticError, OSError, ImportError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"motet: {error}", style="red", markup=False)
+        return BAD_INPUT
+
+
+def _run(arguments: list[str]) -> int:
     commands: dict[str, Callable[..., Any]] = {
         "compare": Compare,
         "report": Report,
@@ -136,6 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         args=arguments,
         config=(OmitArgPrefixes, FlagCreatePairsOff),
     )
+    # The parser takes the last one only, and an arm or a target would be missing without a word.
+    options = Counter(argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    if twice := [option for option, count in options.items() if count > 1]:
+        raise ValueError(f"{twice[0]} is given twice: give it once, with all its values behind it")
     _log()
     actions: dict[type, Callable[[Any], int]] = {
         Compare: _compare,
@@ -143,11 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         Methods: _methods,
         Problems: _problems,
     }
-    try:
-        return actions[type(chosen)](chosen)
-    except (ValueError, ArithmeticError, OSError, ImportError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"motet: {error}", style="red", markup=False)
-        return BAD_INPUT
+    return actions[type(chosen)](chosen)
 
 
 def _compare(options: Compare) -> int:
@@ -157,7 +74,7 @@ def _compare(options: Compare) -> int:
         terminal.table_problem(console, problem)
     overrides = {field.name: value for field in fields(Training) if (value := getattr(options, field.name)) is not None}
     training = replace(problem.training, **overrides)
-    _check(training, options)
+    check(training, options)
     study = Study(
         problem,
         options.arms,
@@ -165,15 +82,17 @@ def _compare(options: Compare) -> int:
         out=options.out,
         resume=options.resume,
         training=training,
-        rule=Rule(margin=options.margin, worst_task=options.worst_task),
+        rule=rule(options),
         progress=not options.quiet,
     )
+    if options.resume and not holds_study(study.folder):
+        raise ValueError(f"there is nothing to resume in {study.folder}: leave --resume out to start a study there")
     if warning := study.too_few_seeds():
         console.print(f"Note: {warning}.\n")
     try:
         study.run()
     except KeyboardInterrupt:
-        done = len(study.runs()) if (study.folder / "study.json").exists() else 0
+        done = study.finished()
         total = len(study.arms) * len(study.seeds)
         console.print(
             f"\nInterrupted: {done} of {total} runs are kept in {study.folder}; "
@@ -184,7 +103,7 @@ def _compare(options: Compare) -> int:
     if options.json:
         _print_json({**_result(study), "report": str(path), "folder": str(study.folder)})
     else:
-        terminal.summary(console, study.problem.title, study.summary())
+        terminal.summary(console, study.problem.title, study.summary(), study.problem.caution)
         console.print(f"Report: {path}\nRuns:   {study.folder}", soft_wrap=True)
     return 0
 
@@ -203,21 +122,6 @@ def _problem(options: Compare) -> Problem:
     return problem
 
 
-def _check(training: Training, options: Compare) -> None:
-    for name in ("epochs", "patience", "batch_size", "width", "depth"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(training, name)}")
-    if not training.learning_rate > 0:
-        raise ValueError(f"--learning-rate must be positive, not {training.learning_rate}")
-    if not 0 <= training.dropout < 1:
-        raise ValueError(f"--dropout must be at least 0 and below 1, not {training.dropout}")
-    if training.weight_decay < 0 or options.margin < 0 or options.worst_task < 0:
-        raise ValueError("--weight-decay, --margin and --worst-task must not be negative")
-    folder = options.report.resolve().parent
-    if not folder.is_dir():
-        raise ValueError(f"the report can't be written: there is no folder {folder}")
-
-
 def _report(options: Report) -> int:
     if not options.run:
         raise ValueError("which study? Name its folder, such as runs/digits-overlay")
@@ -230,7 +134,7 @@ def _report(options: Report) -> int:
         path = study.report(options.out or folder / "report.html")
         results.append({**_result(study), "report": str(path), "folder": str(folder)})
         if not options.json:
-            terminal.summary(console, study.problem.title, study.summary())
+            terminal.summary(console, study.problem.title, study.summary(), study.problem.caution)
             console.print(f"Report: {path}", soft_wrap=True)
     if options.json:
         _print_json(results)
@@ -238,28 +142,20 @@ def _report(options: Report) -> int:
 
 
 def _methods(options: Methods) -> int:
-    entries = [methods.entry(name) for name in methods.available()]
     if options.name is not None:
-        terminal.method(Console(highlight=False), methods.entry(options.name))
-    elif options.json:
-        _print_json(
-            [
-                {
-                    "name": entry.name,
-                    "title": entry.title,
-                    "reference": entry.reference,
-                    "year": entry.year,
-                    "cost": entry.cost,
-                    "summary": entry.summary,
-                    "options": {option.name: option.default for option in entry.options},
-                }
-                for entry in entries
-            ]
-        )
+        entry = methods.entry(options.name)
+        if options.json:
+            _print_json(catalogue.method_json(entry))
+        else:
+            catalogue.method(Console(highlight=False), entry)
+        return 0
+    entries = [methods.entry(name) for name in methods.available()]
+    if options.json:
+        _print_json([catalogue.method_json(entry) for entry in entries])
     elif options.markdown:
-        print(terminal.methods_markdown(entries), end="")
+        print(catalogue.methods_markdown(entries), end="")
     else:
-        terminal.methods(Console(highlight=False), entries)
+        catalogue.methods(Console(highlight=False), entries)
     return 0
 
 
@@ -279,10 +175,10 @@ def _problems(options: Problems) -> int:
     found = [problems.get(name) for name in problems.available()]
     if options.json:
         _print_json(
-            [{"name": p.name, "title": p.title, "source": p.source, "ready": terminal.is_ready(p)} for p in found]
+            [{"name": p.name, "title": p.title, "source": p.source, "ready": catalogue.is_ready(p)} for p in found]
         )
     else:
-        terminal.problems(console, found)
+        catalogue.problems(console, found)
     return 0
 
 

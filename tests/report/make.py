@@ -10,6 +10,7 @@ from motet.study.results import (
     Cosines,
     Epoch,
     Interval,
+    Notice,
     Rule,
     Run,
     RunCost,
@@ -36,6 +37,7 @@ NASTY = [
 ]
 ARMS = ["stl", "sum", "uw", "famo", "fair-grad", "imtl-g", "pcgrad", "apt-muon+fair-grad", "sum & <b>tuned</b> $w$"]
 NAN = math.nan
+_STOPPED = "the solver stopped at its iteration limit <100>"
 
 
 def tasks_of(k, nasty=False):
@@ -159,6 +161,6 @@ def _run(arm, i, seed, tasks, epochs, rng):
     test = {t: float(level[t]) for t in names}
     return Run(
         arm, seed, test, test, dict.fromkeys(names, last - 1), curve, weights, cosines, cost,
-        ["the solver stopped at its iteration limit <100>"] if arm == "imtl-g" and seed < 2 else [],
+        [Notice("unconverged", _STOPPED)] if arm == "imtl-g" and seed < 2 else [],
         {"id": f"{seed:02d}-{i:02d}-5f1d3c"},
     )  # fmt: skip

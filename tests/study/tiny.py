@@ -1,4 +1,4 @@
-"""A problem that trains in milliseconds: three outcomes of different kinds from six columns."""
+"""A problem that trains in milliseconds: three outcomes of different kinds, with missing labels, from six columns."""
 
 import torch
 
@@ -19,8 +19,11 @@ def load(seed: int) -> Data:
         noise = 0.3 * torch.randn(rows, generator=generator)
         dose = x[:, 0] + x[:, 1] + noise
         dose[::7] = torch.nan
+        ill = (x[:, 0] - x[:, 3] > 0).float()
+        ill[3::11] = torch.nan
         grade = (x[:, 2] > -0.4).long() + (x[:, 2] > 0.4).long()
-        return Split(x, {"dose": dose, "ill": (x[:, 0] - x[:, 3] > 0).float(), "grade": grade})
+        grade[5::13] = -1
+        return Split(x, {"dose": dose, "ill": ill, "grade": grade})
 
     return Data(TASKS, split(96), split(48), split(48), notes=("made up",))
 

@@ -57,7 +57,7 @@ def write(
         summary: What `motet.study` computed of the runs.
         runs: For curves, cosines, weights and means on the metric's own scale. What they lack is left out,
             and the page says so.
-        provenance: Shown in this order: versions, seeds, command, config, hash of the data, machine, …
+        provenance: Shown in this order: versions, seeds, command (or a list of them), config, hash of the data, …
 
     Returns:
         The path of the file.
@@ -243,7 +243,7 @@ def _warnings(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Each warning once, with the runs that gave it."""
     where: dict[str, dict[str, list[int]]] = {}
     for run in runs:
-        for text in dict.fromkeys(run.warnings):
+        for text in dict.fromkeys(notice.text for notice in run.warnings):
             where.setdefault(text, {}).setdefault(run.arm, []).append(run.seed)
     return [
         {

@@ -87,7 +87,7 @@ class Layerwise(TaskGradients):
         inputs = [*edges, *map(get_gradient_edge, (*rest, *heads))]
         self.layers, self.shared = list(layers), list(rest)
         self.rows = empty_rows(len(losses), rest, reuse, like=losses[0])
-        self.cotangents = [layer.inputs.new_zeros(len(losses), *_outputs(layer)) for layer in layers]
+        self.cotangents = [layer.inputs.new_empty(len(losses), *_outputs(layer)) for layer in layers]
         self.users = [0] * len(rest)
         self.heads: HeadGradients = []
         pathless = []
@@ -98,7 +98,9 @@ class Layerwise(TaskGradients):
             if all(gradient is None for gradient in (*at_layers, *at_rest)):
                 pathless.append(task)
             for stored, gradient in zip(self.cotangents, at_layers, strict=True):
-                if gradient is not None:
+                if gradient is None:
+                    stored[task].zero_()
+                else:
                     stored[task].copy_(gradient)
             fill(self.rows[task], rest, at_rest)
             self.users = [users + (gradient is not None) for users, gradient in zip(self.users, at_rest, strict=True)]

@@ -39,7 +39,7 @@ class Evidence:
         delta_m: Δm against single-task.
         over_sum: Δm minus the sum's.
         tasks: Change of every task against single-task, in per cent.
-        usable: False if a result is missing or not finite where other arms have one.
+        usable: False if its training broke down, or a result is missing or not finite where other arms have one.
         step_cost: Time of a step over the plain sum's.
     """
 

@@ -10,6 +10,8 @@ import numpy as np
 from motet.study.inference import Values
 from motet.study.results import SINGLE, SUM, Run
 
+_LACKS = "it lacks results that other arms have"
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -24,7 +26,8 @@ class Paired:
     compared: Values
     """(K,): 1 for a task that enters Δm, NaN for one that cannot."""
     baseline: dict[str, float]
-    broken: set[str]
+    broken: dict[str, str]
+    """Arms that must stay out of the decision, with the reason."""
     notes: list[str]
 
 
@@ -46,7 +49,10 @@ def pair(tasks: list[str], runs: Sequence[Run], higher_is_better: Mapping[str, b
     paired_runs = {arm: {seed: own[seed] for seed in seeds if seed in own} for arm, own in by_arm.items()}
     results = {arm: _table(own, seeds, tasks) for arm, own in paired_runs.items()}
 
-    broken = {arm for arm, own in paired_runs.items() if not own}
+    broken = dict.fromkeys((arm for arm, own in paired_runs.items() if not own), _LACKS)
+    for arm, own in paired_runs.items():
+        if any(notice.kind == "broke down" for run in own.values() for notice in run.warnings):
+            broken[arm] = "its training broke down"
     left_out = ~np.isfinite(results[SINGLE]) | ~np.isfinite(results[SUM])
     for arm, table in results.items():
         run_there = np.array([seed in paired_runs[arm] for seed in seeds])[:, None]
@@ -57,7 +63,7 @@ def pair(tasks: list[str], runs: Sequence[Run], higher_is_better: Mapping[str, b
             fails &= ~left_out
             table[fails.any(axis=1)] = np.nan
         if fails.any():
-            broken.add(arm)
+            broken.setdefault(arm, _LACKS)
             where = listed("seed", [seed for seed, fail in zip(seeds, fails, strict=True) if fail.any()])
             what = listed("task", [repr(task) for task, fail in zip(tasks, fails.T, strict=True) if fail.any()])
             notes.append(f"{arm} has no finite result for {what} in {where}, where other arms have one.")

@@ -4,7 +4,7 @@ Sign convention everywhere: a *change* is in per cent of the single-task result 
 as in Δm, whichever direction the metric itself has.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SINGLE = "stl"
@@ -57,8 +57,22 @@ class RunCost:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something that a reader of the results must know of one run.
+
+    Attributes:
+        kind: ``broke down``: a loss or gradient that is not finite ended training early. ``unconverged``: the
+            method's solver stopped at its iteration limit. ``last epoch``: the best epoch was one of the last two.
+        text: The same with its particulars.
+    """
+
+    kind: Literal["broke down", "unconverged", "last epoch"]
+    text: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """One arm trained with one seed."""
+    """One arm trained with one seed. Results are NaN where there are none."""
 
     arm: str
     seed: int
@@ -70,24 +84,8 @@ class Run:
     """The tasks' loss or gradient weights as they went, thinned to a few hundred rows."""
     cosines: list[Cosines]
     cost: RunCost
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Notice] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types; `from_json` takes it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Run":
-        """The inverse of `to_json`."""
-        rest = {k: v for k, v in data.items() if k not in ("curve", "weights", "cosines", "cost")}
-        return cls(
-            curve=[Epoch(**row) for row in data["curve"]],
-            weights=[Weights(**row) for row in data["weights"]],
-            cosines=[Cosines(**row) for row in data["cosines"]],
-            cost=RunCost(**data["cost"]),
-            **rest,
-        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from motet.metrics.mean_rank import mean_rank
 from motet.problems.base import Task
+from motet.study import caveats
 from motet.study.inference import Observed, Values, observe
 from motet.study.judgement import Evidence, adjusted_p
 from motet.study.pairing import Paired, listed, mean, pair
@@ -19,7 +20,12 @@ DEFAULT_RULE = Rule()
 
 
 def summarise(
-    tasks: Sequence[Task], runs: Sequence[Run], rule: Rule = DEFAULT_RULE, *, higher_is_better: Mapping[str, bool]
+    tasks: Sequence[Task],
+    runs: Sequence[Run],
+    rule: Rule = DEFAULT_RULE,
+    *,
+    higher_is_better: Mapping[str, bool],
+    notes: Sequence[str] = (),
 ) -> Summary:
     r"""Compare all arms with single-task and the plain sum, paired by seed, and decide.
 
@@ -35,7 +41,8 @@ def summarise(
 
     An arm enters with the seeds that it has in common with both single-task and the sum. A task that is undefined
     for these two in a seed (AUROC on one class) is left out of that seed for all arms. A candidate without a finite
-    result where they have one, whose training may have diverged, loses that seed and is left out of the decision.
+    result where they have one loses that seed and is left out of the decision, and so is every arm whose training
+    broke down in a seed.
 
     Mean ranks are those of the mean changes, single-task left out, over the arms of the table. Costs are medians
     over the arm's paired seeds. All reasons for leaving something out are among the verdict's reasons.
@@ -45,6 +52,7 @@ def summarise(
         runs: Finished runs in any order; single-task and the sum must be among them.
         rule: When to adopt.
         higher_is_better: The direction of each task's metric.
+        notes: What else the verdict's reasons must say, about the data or how the study was run.
 
     Raises:
         ValueError: if single-task or the sum is missing or they share no seed, for two runs of one arm with one
@@ -93,7 +101,9 @@ def summarise(
                 parameters=_parameters(costs[arm]),
             )
         )
-    verdict = decide(evidence, rule, len(paired.seeds), SINGLE not in paired.broken, paired.notes)
+    left_out = [f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()]
+    reasons = [*left_out, *paired.notes, *caveats.of_runs(runs), *notes]
+    verdict = decide(evidence, rule, len(paired.seeds), SINGLE not in paired.broken, reasons)
     return Summary(rows, verdict, rule, paired.baseline)
 
 

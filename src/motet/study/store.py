@@ -1,194 +1,218 @@
 """Finished runs on disk: one folder a run with JSON and safetensors, and a SQLite index over them.
 
-A run is written beside its place and moved there whole, so a folder that exists is complete; what a kill left
-behind is swept away when the store is opened again. The index can always be made anew from the folders.
+A run is written beside its place and moved there whole, so what a kill left behind is known by its name and swept
+away at the next start. A folder that is no whole run for another reason is moved aside, and never deleted.
 """
 
 import hashlib
-import json
-import math
+import logging
 import shutil
-import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
+from motet.study import description as described
+from motet.study import history, index, lock
+from motet.study.description import Description, read_study
+from motet.study.files import DamagedError, StoreError, read_json, write_json
+from motet.study.fit import Trained
 from motet.study.results import Run
-from motet.study.training import Trained
 
-FORMAT = 1
-"""Version of what is described here. Another version is refused, never guessed at."""
-
-_SCHEMA = """
-create table if not exists runs (
-    id text primary key, arm text not null, seed integer not null, seconds real not null, finished text not null
-)
-"""
-
-
-class StoreError(ValueError):
-    """A folder of runs that can't be used, with the reason and what to do."""
+_log = logging.getLogger(__name__)
 
 
 class Store:
-    """The runs of one study in one folder.
+    """The runs of one study in one folder, open for writing by this process alone until `close`.
 
     Args:
         folder: Made if it does not exist.
-        config: What all runs of the study share: problem, training, versions. JSON types.
+        description: What all runs of the study share.
         resume: Whether finished runs of an earlier start may be kept and used.
 
     Raises:
-        StoreError: if the folder holds runs and ``resume`` is false, or runs of another config or format.
+        StoreError: if the folder holds something else, runs and ``resume`` is false, runs of other settings or of
+            another format, or if another motet is writing in it.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False) -> None:
+    def __init__(self, folder: Path, description: Description, resume: bool = False) -> None:
         self.folder = Path(folder)
-        self.config = dict(config)
-        described = self.folder / "study.json"
-        if described.exists():
-            found = read_study(self.folder)
-            if not resume:
-                count = len(list(self.folder.glob("runs/*/run.json")))
-                raise StoreError(
-                    f"{self.folder} holds a study with {count} finished runs: "
-                    "add --resume to go on with it, or name another folder with --out"
-                )
-            changed = sorted(
-                key for key in {*found, *self.config} - {"format"} if found.get(key) != _plain(self.config.get(key))
-            )
-            if changed:
-                parts = "; ".join(f"{k} was {found.get(k)!r} and is {_plain(self.config.get(k))!r}" for k in changed)
-                raise StoreError(
-                    f"{self.folder} holds runs of another study ({parts}): "
-                    "start this one in another folder with --out, or use the settings of that one"
-                )
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise StoreError(f"{self.folder} is not empty and holds no study: name another folder with --out")
+        self.description = description
+        _check_free(self.folder, resume)
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-        if not described.exists():
-            _write_json(described, {"format": FORMAT, **self.config})
-        for rest in (self.folder / "runs").glob(".partial-*"):
-            shutil.rmtree(rest)
-        self._index()
+        self._lock = lock.Lock(self.folder)
+        try:
+            for rest in (self.folder / "runs").glob(".partial-*"):
+                shutil.rmtree(rest)
+            for place in _places(self.folder):
+                self._set_aside_if_damaged(place)
+            self._runs = {(run.arm, run.seed): run for run in read_runs(self.folder)}
+            self._agree()
+            self._index()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Let others write in the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def path(self, arm: str, seed: int) -> Path:
         """The folder of one run."""
         return self.folder / "runs" / f"{_stem(arm)}-seed{seed}"
 
     def __contains__(self, key: tuple[str, int]) -> bool:
-        return (self.path(*key) / "run.json").exists()
+        return key in self._runs
 
     def get(self, arm: str, seed: int) -> Run:
-        """Read one finished run."""
-        return _read_run(self.path(arm, seed))
+        """One finished run."""
+        return self._runs[arm, seed]
 
-    def put(self, trained: Trained, finished: str) -> Path:
-        """Keep a finished run. ``finished``: when, in ISO 8601."""
+    def seeds(self, arms: Iterable[str]) -> int:
+        """How many seeds these arms have in common."""
+        of = [{seed for name, seed in self._runs if name == arm} for arm in arms]
+        return len(set.intersection(*of)) if of else 0
+
+    def check_data(self, seed: int, fingerprint: str) -> None:
+        """Refuse to train on other data than the finished runs of the same seed.
+
+        Raises:
+            StoreError: that names the seed.
+        """
+        if any(run.provenance["data"] != fingerprint for (_, other), run in self._runs.items() if other == seed):
+            raise StoreError(
+                f"the data of seed {seed} are not those that the finished runs in {self.folder} were trained on: "
+                "start anew in another folder with --out"
+            )
+
+    def put(self, trained: Trained) -> Path:
+        """Keep a finished run."""
         run = trained.run
         place = self.path(run.arm, run.seed)
+        self._set_aside_if_damaged(place)
         partial = place.with_name(f".partial-{place.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         save_file({k: v.contiguous() for k, v in trained.parameters.items()}, partial / "model.safetensors")
         save_file({k: v.contiguous() for k, v in trained.predictions.items()}, partial / "predictions.safetensors")
-        _write_json(partial / "run.json", {"format": FORMAT, **run.to_json()})
+        write_json(partial / "run.json", asdict(run))
         partial.rename(place)
-        with closing(self._connect()) as index, index:
-            index.execute(
-                "insert or replace into runs values (?, ?, ?, ?, ?)",
-                (place.name, run.arm, run.seed, run.cost.seconds, finished),
-            )
+        self._runs[run.arm, run.seed] = run
+        self._index()
         return place
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.folder / "index.sqlite")
+    def _agree(self) -> None:
+        """Make sure that study.json says what is to be done here, and make it anew where it is lost."""
+        path = self.folder / described.NAME
+        try:
+            self.description.must_equal(read_study(self.folder), self.folder)
+            return
+        except DamagedError:
+            lost = True
+        except StoreError:
+            if path.exists():
+                raise
+            lost = bool(self._runs)
+        if lost and any(run.provenance.get("study") != self.description.digest() for run in self._runs.values()):
+            raise StoreError(
+                f"{path} is lost, and the {len(self._runs)} finished runs beside it were made with other settings than "
+                "these: repeat the first command with all its options and --resume, or put that file back; "
+                "the runs are kept"
+            )
+        if lost:
+            _log.warning("%s was lost and is made anew: the settings of the runs beside it are the same", path)
+        write_json(path, asdict(self.description))
+
+    def _set_aside_if_damaged(self, place: Path) -> None:
+        if not place.exists():
+            return
+        try:
+            _read_run(place)
+        except DamagedError as error:
+            number = 1
+            while (aside := place.with_name(f".damaged-{place.name}-{number}")).exists():
+                number += 1
+            place.rename(aside)
+            _log.warning("%s, so this run is trained again; what is left of it is now %s", error, aside.name)
 
     def _index(self) -> None:
-        """Make the index agree with the folders."""
-        runs = read_runs(self.folder)
-        with closing(self._connect()) as index, index:
-            index.execute(_SCHEMA)
-            known = {row[0] for row in index.execute("select id from runs")}
-            here = {self.path(run.arm, run.seed).name: run for run in runs}
-            index.executemany("delete from runs where id = ?", [(name,) for name in known - set(here)])
-            index.executemany(
-                "insert into runs values (?, ?, ?, ?, ?)",
-                [(n, r.arm, r.seed, r.cost.seconds, "") for n, r in here.items() if n not in known],
-            )
+        index.agree(self.folder / "index.sqlite", {self.path(*key).name: run for key, run in self._runs.items()})
 
 
-def read_study(folder: Path) -> dict[str, Any]:
-    """The description of the study in a folder.
+def read_runs(folder: str | Path) -> list[Run]:
+    """All finished runs in a study's folder, in the order of their names.
 
     Raises:
-        StoreError: if there is none, or it is of another format.
+        StoreError: if one is damaged, or runs of one seed were trained on different data.
     """
-    path = Path(folder) / "study.json"
-    if not path.exists():
-        raise StoreError(f"{folder} holds no study: there is no study.json in it")
-    return _read_json(path)
+    runs: list[Run] = []
+    for place in _places(Path(folder)):
+        try:
+            runs.append(_read_run(place))
+        except DamagedError as error:
+            raise DamagedError(
+                f"{error}: repeat the command that made it with --resume --out {folder}, which sets it aside and "
+                "trains this run again"
+            ) from None
+    data: dict[int, Run] = {}
+    for run in runs:
+        first = data.setdefault(run.seed, run)
+        if run.provenance.get("data") != first.provenance.get("data"):
+            raise StoreError(
+                f"{first.arm} and {run.arm} were trained on different data with seed {run.seed} in {folder}, so they "
+                "can't be compared: train both anew in another folder with --out"
+            )
+    return runs
 
 
-def read_runs(folder: Path) -> list[Run]:
-    """All finished runs in a study's folder, in the order of their names."""
-    return [_read_run(path.parent) for path in sorted((Path(folder) / "runs").glob("*/run.json"))]
+def holds_study(folder: Path) -> bool:
+    """Whether there is anything to go on with in a folder."""
+    return (folder / described.NAME).exists() or bool(_places(folder))
 
 
-def _read_run(folder: Path) -> Run:
-    data = _read_json(folder / "run.json")
-    data.pop("format")
-    try:
-        return Run.from_json(data)
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{folder} is not a run of motet ({error}): delete this folder and --resume") from None
+def default_folder(problem: str, resume: bool) -> Path:
+    """``runs/PROBLEM``, with the first number that is free; the newest one that exists, to go on with."""
+    base, number = Path("runs") / problem, 1
+    place = base
+    while place.exists():
+        newest, number = place, number + 1
+        place = base.with_name(f"{base.name}-{number}")
+        if resume and not place.exists():
+            return newest
+    return place
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise StoreError(f"{path} is damaged: delete the folder {path.parent} and --resume") from None
-    version = data.get("format") if isinstance(data, dict) else None
-    if version != FORMAT:
-        raise StoreError(
-            f"{path} is of format {version}, this motet reads format {FORMAT}: "
-            "use the version of motet that wrote it, or start anew with --out"
-        )
-    return _restore(data)  # type: ignore[no-any-return]
+def _check_free(folder: Path, resume: bool) -> None:
+    if holds_study(folder):
+        if not resume:
+            raise StoreError(
+                f"{folder} holds a study with {len(_places(folder))} finished runs: "
+                "add --resume to go on with it, or name another folder with --out"
+            )
+    elif folder.exists():
+        # A kill before study.json was there leaves these.
+        ours = {"runs", "study.tmp", history.NAME, "history.tmp"}
+        ours |= {name + end for name in (lock.NAME, "index.sqlite") for end in ("", "-journal")}
+        held = [path for path in (folder / "runs").glob("*") if not path.name.startswith(".")]
+        if held or any(path.name not in ours for path in folder.iterdir()):
+            raise StoreError(f"{folder} is not empty and holds no study: name another folder with --out")
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf8")
-    beside.replace(path)
+def _places(folder: Path) -> list[Path]:
+    return sorted(
+        place for place in (folder / "runs").glob("*-seed*") if place.is_dir() and not place.name.startswith(".")
+    )
 
 
-_NAN, _INF = "#NaN", "#Infinity"
-
-
-def _plain(value: Any) -> Any:
-    """To strict JSON: what is not finite becomes a string, since JSON has no such numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return _NAN if math.isnan(value) else _INF if value > 0 else f"-{_INF}"
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _restore(value: Any) -> Any:
-    if isinstance(value, str) and value in (_NAN, _INF, f"-{_INF}"):
-        return float(value.replace("#", ""))
-    if isinstance(value, dict):
-        return {k: _restore(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_restore(v) for v in value]
-    return value
+def _read_run(place: Path) -> Run:
+    return read_json(place / "run.json", Run)
 
 
 def _stem(arm: str) -> str:

@@ -1,30 +1,30 @@
 """A study: arms times paired seeds on one problem, kept on disk as they come, judged and reported at the end."""
 
-import hashlib
 import platform
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
 
 from motet import problems
 from motet.metrics import METRICS
-from motet.problems.base import Data, Problem, Split, Task, Training
-from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS, Arm, parse_all
+from motet.problems.base import Data, Problem, Task, Training
+from motet.problems.table import TableProblem
+from motet.study import caveats, history
+from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS, Arm, parse_all, parse_seeds
+from motet.study.description import Description, read_study
+from motet.study.files import StoreError
+from motet.study.fit import Trained
 from motet.study.inference import seeds_needed
 from motet.study.progress import Progress
+from motet.study.provenance import command, fingerprint, versions
 from motet.study.results import SINGLE, SUM, Rule, Run, Summary, Verdict
 from motet.study.statistics import summarise
-from motet.study.store import Store, StoreError, read_runs, read_study
-from motet.study.training import Trained, train
+from motet.study.store import Store, default_folder, read_runs
+from motet.study.threads import single_thread
+from motet.study.training import train
 
 
 class Study:
@@ -33,6 +33,9 @@ class Study:
     Every arm is trained once a seed. For one seed all arms have the same split, the same initial parameters,
     the same order of batches and the same dropout masks, so their differences are the arms' own.
 
+    Tables, verdict and report are of *all* runs in the folder, also those of arms and seeds that are not named now:
+    leaving out what was tried already would make chance findings look surer than they are.
+
     Args:
         problem: A problem or its name (`motet.problems.available`).
         arms: As `motet.study.arms.parse` reads them; single-task models and the plain sum are always there.
@@ -40,7 +43,8 @@ class Study:
         out: Folder of the runs. Default: ``runs/PROBLEM``, with a number behind it where that is taken.
         resume: Go on with the runs in ``out``, or in the newest folder of this problem; finished runs are kept.
         training: How every arm trains. Default: the problem's own.
-        rule: When to adopt; fix it before you look at results.
+        rule: When to adopt; fix it before you look at results. Default: `Rule()`, or that of the study that is
+            resumed, which can't be changed.
         progress: Whether to show a bar with the time left.
 
     Raises:
@@ -54,7 +58,7 @@ class Study:
     def __init__(
         self,
         problem: str | Problem,
-        arms: Sequence[str] = DEFAULT_ARMS,
+        arms: str | Sequence[str] = DEFAULT_ARMS,
         seeds: int | Sequence[int] = DEFAULT_SEEDS,
         *,
         out: str | Path | None = None,
@@ -65,66 +69,110 @@ class Study:
     ) -> None:
         self.problem = problems.get(problem) if isinstance(problem, str) else problem
         self.arms: list[Arm] = parse_all(arms)
-        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be a number of at least 1, or a list of numbers from 0, not {seeds!r}")
+        self.seeds = parse_seeds(seeds)
         self.training = training or self.problem.training
-        self.rule = rule or Rule()
         self.progress = progress
         self.resume = resume
-        self.folder = Path(out) if out is not None else _folder(self.problem.name, resume)
+        self.folder = Path(out) if out is not None else default_folder(self.problem.name, resume)
+        self._rule = rule
         self._summary: Summary | None = None
-        self._data: tuple[int, Data] | None = None
+        self._data: tuple[int, Data, str] | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """When to adopt: that of the study in the folder, where it is this one."""
+        stored = self._stored()
+        return stored.rule if stored is not None else self._rule or Rule()
 
     def too_few_seeds(self) -> str | None:
         """Why these seeds can't show that an arm is better than the plain sum, however large the difference."""
-        candidates = len([arm for arm in self.arms if arm.label not in (SINGLE, SUM)])
+        try:
+            runs = self.runs() if self.resume else []
+        except StoreError:
+            runs = []  # Whatever is wrong with the folder, `run` says or mends it.
+        arms = {arm.label for arm in self.arms} | {run.arm for run in runs}
+        seeds = len({*self.seeds, *(run.seed for run in runs)})
+        candidates = len(arms - {SINGLE, SUM})
         needed = seeds_needed(self.rule.alpha, max(candidates, 1))
-        if len(self.seeds) >= needed:
+        if seeds >= needed:
             return None
+        which = "an arm" if candidates <= 1 else f"one of {candidates} arms"
         return (
-            f"{len(self.seeds)} seeds can't show that one of {candidates} arms is better than the plain sum, "
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'} can't show that {which} is better than the plain sum, "
             f"however large the difference; {needed} can"
         )
 
     def run(self) -> "Study":
-        """Train what is not trained yet. Ctrl-C loses the run in progress and nothing else."""
-        store = Store(self.folder, self._config(), self.resume)
-        self.resume = True  # A second call goes on with what the first one did.
-        todo = [(arm, seed) for seed in self.seeds for arm in self.arms if (arm.label, seed) not in store]
-        with _single_thread(), Progress(self.progress, len(todo), self.training.epochs) as progress:
-            checked: tuple[int, str] | None = None
-            for arm, seed in todo:
-                data = self._load(seed)
-                if checked is None or checked[0] != seed:
-                    checked = (seed, fingerprint(data))
-                    self._check_data(store, *checked)
-                progress.start(f"{arm.label}, seed {seed}")
-                reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
-                trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                store.put(_with_provenance(trained, store.path(arm.label, seed).name, checked[1], now), now)
-                progress.finish()
-        self._summary = None
+        """Train what is not trained yet. Ctrl-C loses the run in progress and nothing else.
+
+        Raises:
+            StoreError: if the folder can't be used, or its runs have other settings, data or another rule.
+            ValueError: if single-task or the plain sum can't be trained; see `motet.study.training.train`.
+        """
+        description = self._describe()
+        with Store(self.folder, description, self.resume) as store:
+            self.resume = True  # A second call goes on with what the first one did.
+            self._summary = None
+            todo = [(arm, seed) for seed in self.seeds for arm in self.arms if (arm.label, seed) not in store]
+            with single_thread(), Progress(self.progress, len(todo), self.training.epochs) as progress:
+                for count, (arm, seed) in enumerate(todo):
+                    data, known = self._load(seed)
+                    store.check_data(seed, known)
+                    progress.start(f"{arm.label}, seed {seed}")
+                    reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
+                    trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
+                    if count == 0:
+                        history.started(self.folder, command())
+                    store.put(
+                        _with_provenance(
+                            trained,
+                            id=store.path(arm.label, seed).name,
+                            study=description.digest(),
+                            data=known,
+                            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                            **description.versions,
+                        )
+                    )
+                    progress.finish()
+            history.looked(self.folder, store.seeds((SINGLE, SUM)))
         return self
 
     def runs(self) -> list[Run]:
-        """The finished runs of this study's arms and seeds."""
+        """All finished runs in the folder: this study's arms in their order, then arms of earlier starts."""
         labels = [arm.label for arm in self.arms]
-        wanted = [run for run in read_runs(self.folder) if run.arm in labels and run.seed in self.seeds]
-        return sorted(wanted, key=lambda run: (labels.index(run.arm), run.seed))
+        place = {label: i for i, label in enumerate(labels)}
+        return sorted(read_runs(self.folder), key=lambda run: (place.get(run.arm, len(place)), run.arm, run.seed))
+
+    def finished(self) -> int:
+        """How many runs of this study's own arms and seeds are done."""
+        wanted = {(arm.label, seed) for arm in self.arms for seed in self.seeds}
+        return len(wanted & {(run.arm, run.seed) for run in self.runs()})
 
     def tasks(self) -> tuple[Task, ...]:
         """The problem's tasks."""
-        described = read_study(self.folder)["tasks"]
-        return tuple(Task(**{**task, "labels": tuple(task["labels"])}) for task in described)
+        return tuple(read_study(self.folder).tasks)
 
     def summary(self) -> Summary:
-        """All statistics of the finished runs."""
+        """All statistics of the finished runs.
+
+        Raises:
+            StoreError: if there is no study in the folder, or one whose rule is another.
+        """
         if self._summary is None:
-            tasks = self.tasks()
-            directions = {task.name: METRICS[task.metric].higher_is_better for task in tasks}
-            self._summary = summarise(tasks, self.runs(), higher_is_better=directions, rule=self.rule)
+            stored = read_study(self.folder)
+            if self._rule is not None:
+                replace(stored, rule=self._rule).must_equal(stored, self.folder)
+            runs = self.runs()
+            self._summary = summarise(
+                stored.tasks,
+                runs,
+                higher_is_better={task.name: METRICS[task.metric].higher_is_better for task in stored.tasks},
+                rule=stored.rule,
+                notes=[
+                    *caveats.of_seeds(runs, stored.table),
+                    *caveats.of_looks(history.read_history(self.folder).looks),
+                ],
+            )
         return self._summary
 
     def verdict(self) -> Verdict:
@@ -157,57 +205,60 @@ class Study:
         """Write the report, one HTML file that needs nothing else."""
         from motet import report
 
-        described = read_study(self.folder)
+        stored, runs = read_study(self.folder), self.runs()
         return report.write(
             Path(path),
-            title=described["title"],
-            problem={key: described[key] for key in ("title", "source", "caution", "notes")},
-            tasks=self.tasks(),
+            title=stored.title,
+            problem={key: getattr(stored, key) for key in ("title", "source", "caution", "notes")},
+            tasks=stored.tasks,
             summary=self.summary(),
-            runs=self.runs(),
+            runs=runs,
             provenance={
-                "command": shlex.join(["motet", *sys.argv[1:]]),
-                "seeds": self.seeds,
-                "arms": [arm.label for arm in self.arms],
-                "training": described["training"],
-                "versions": described["versions"],
-                "data": {run.seed: run.provenance.get("data", "") for run in self.runs() if run.arm == SINGLE},
+                "command": history.read_history(self.folder).commands,
+                "seeds": sorted({run.seed for run in runs}),
+                "arms": list(dict.fromkeys(run.arm for run in runs)),
+                "rule": asdict(stored.rule),
+                "training": asdict(stored.training),
+                "versions": stored.versions,
+                "data": {run.seed: run.provenance.get("data", "") for run in runs if run.arm == SINGLE},
                 "machine": f"{platform.system()} {platform.machine()}, one thread",
-                "finished": max((run.provenance.get("finished", "") for run in self.runs()), default=""),
+                "finished": max((run.provenance.get("finished", "") for run in runs), default=""),
                 "folder": str(self.folder),
             },
         )
 
-    def _load(self, seed: int) -> Data:
-        """The data of one seed; those of the last one are kept, since all its arms need them."""
+    def _load(self, seed: int) -> tuple[Data, str]:
+        """The data of one seed with their fingerprint; the last ones are kept, since all arms of a seed need them."""
         if self._data is None or self._data[0] != seed:
-            self._data = (seed, self.problem.load(seed))
-        return self._data[1]
+            data = self.problem.load(seed)
+            self._data = (seed, data, fingerprint(data))
+        return self._data[1:]
 
-    def _config(self) -> dict[str, Any]:
-        """What all runs in one folder must share."""
-        data = self._load(self.seeds[0])
-        return {
-            "problem": self.problem.name,
-            "title": self.problem.title,
-            "source": self.problem.source,
-            "caution": self.problem.caution,
-            "notes": list(data.notes),
-            # Standardisation differs between splits, so the scale of one seed describes no study.
-            "tasks": [asdict(replace(task, scale=1.0)) for task in data.tasks],
-            "training": asdict(self.training),
-            "versions": versions(),
-        }
+    def _stored(self) -> Description | None:
+        """The study in the folder, where this one goes on with it; None where there is none, or it is damaged."""
+        try:
+            return read_study(self.folder) if self.resume and self.folder.exists() else None
+        except StoreError:
+            return None  # Whatever is wrong with the folder, `run` says or mends it.
 
-    @staticmethod
-    def _check_data(store: Store, seed: int, data: str) -> None:
-        if (SINGLE, seed) in store:
-            before = store.get(SINGLE, seed).provenance.get("data")
-            if before != data:
-                raise StoreError(
-                    f"the data of seed {seed} are not those that the finished runs in {store.folder} were trained on: "
-                    "start anew in another folder with --out"
-                )
+    def _describe(self) -> Description:
+        stored = self._stored()
+        first = stored.first_seed if stored is not None else self.seeds[0]
+        data, known = self._load(first)
+        return Description(
+            problem=self.problem.name,
+            title=self.problem.title,
+            source=self.problem.source,
+            caution=self.problem.caution,
+            notes=list(data.notes),
+            tasks=[replace(task, scale=1.0) for task in data.tasks],
+            table=isinstance(self.problem, TableProblem),
+            training=self.training,
+            rule=self._rule or (stored.rule if stored is not None else Rule()),
+            versions=versions(),
+            first_seed=first,
+            data=known,
+        )
 
 
 def opened(folder: str | Path) -> Study:
@@ -216,66 +267,19 @@ def opened(folder: str | Path) -> Study:
     Raises:
         StoreError: if the folder holds no study, or no finished run.
     """
-    described = read_study(Path(folder))
-    runs = read_runs(Path(folder))
+    stored = read_study(folder)
+    runs = read_runs(folder)
     if not runs:
         raise StoreError(f"{folder} holds no finished run yet")
-    name = described["problem"]
-    problem = Problem(name, described["title"], described["source"], load=_no_data, caution=described["caution"])
+    problem = Problem(stored.problem, stored.title, stored.source, load=_no_data, caution=stored.caution)
     arms = list(dict.fromkeys(run.arm for run in runs))
     seeds = sorted({run.seed for run in runs})
-    training = Training(**described["training"])
-    return Study(problem, arms, seeds, out=folder, resume=True, training=training)
+    return Study(problem, arms, seeds, out=folder, resume=True, training=stored.training)
 
 
-def versions() -> dict[str, str]:
-    """The versions on which numbers depend."""
-    found = {name: version(name) for name in ("motet", "torch", "numpy", "scikit-learn")}
-    return {"python": platform.python_version(), **found}
-
-
-def fingerprint(data: Data) -> str:
-    """SHA-256 over all tensors of the three splits, 16 hex digits of it."""
-    digest = hashlib.sha256()
-    for split in (data.train, data.validation, data.test):
-        for name, tensor in _tensors(split):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _tensors(split: Split) -> Iterator[tuple[str, torch.Tensor]]:
-    yield "inputs", split.inputs
-    yield from sorted(split.targets.items())
-
-
-def _with_provenance(trained: Trained, name: str, data: str, finished: str) -> Trained:
-    known = {"id": name, "data": data, "finished": finished, **versions()}
+def _with_provenance(trained: Trained, **known: str) -> Trained:
     return replace(trained, run=replace(trained.run, provenance=known))
 
 
 def _no_data(seed: int) -> Data:
     raise StoreError(f"a study that was opened for reading has no data to train seed {seed} on")
-
-
-def _folder(problem: str, resume: bool) -> Path:
-    """``runs/PROBLEM``, with the first number that is free; the newest one that exists, to go on with."""
-    base, number = Path("runs") / problem, 1
-    place = base
-    while place.exists():
-        newest, number = place, number + 1
-        place = base.with_name(f"{base.name}-{number}")
-        if resume and not place.exists():
-            return newest
-    return place
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """Small models are fastest on one thread, and sums in another order would be other numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

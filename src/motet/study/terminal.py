@@ -1,30 +1,26 @@
-"""What the command line shows: tables that fit 80 columns."""
+"""What the command line shows of a study: tables that fit 80 columns."""
 
-import inspect
 import math
-import re
-from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from motet.methods.registry import Entry
-from motet.problems.base import Problem
 from motet.problems.table import TableProblem
 from motet.study.results import SINGLE, SUM, Interval, Summary
 
 _STYLES = {"ADOPT": "green", "KEEP SUM": "blue", "KEEP SINGLE": "magenta", "UNDECIDED": "yellow"}
 
 
-def summary(console: Console, title: str, found: Summary) -> None:
-    """The arms' table and the verdict below it."""
+def summary(console: Console, title: str, found: Summary, caution: str = "") -> None:
+    """The arms' table, the rule, what the problem can't show, and the verdict."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in ("arm", "Δm %", "vs sum", "p", "worst task %", "step"):
-        table.add_column(name, justify="left" if name in ("arm", "worst task %") else "right", no_wrap=name != "arm")
+        left = name in ("arm", "worst task %")
+        # An arm's name is folded and never cut: two that differ in their last option would look the same.
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "arm", overflow="fold")
     for arm in sorted(found.arms, key=lambda arm: arm.delta_m.mean):
         reference = arm.arm in (SINGLE, SUM)
         worst = f"{_clip(arm.worst_task, 12)} {_signed(arm.worst_change)}" if arm.arm != SINGLE else ""
@@ -41,6 +37,13 @@ def summary(console: Console, title: str, found: Summary) -> None:
         "Δm: mean change against one model a task (stl), with its 95 % interval; positive\n"
         "is worse. vs sum: in points of Δm, p after Holm. step: time over the sum's step.\n"
     )
+    rule = found.rule
+    console.print(
+        f"Rule, fixed beforehand: p < {rule.alpha:g}; less than {rule.margin:g} in Δm does not matter; no task may\n"
+        f"lose more than {rule.worst_task:g} %.\n"
+    )
+    if caution:
+        console.print(Text(f"Caution: {caution}\n", style="yellow"))
     verdict = found.verdict
     lines = Text(verdict.headline + "\n")
     for reason in verdict.reasons:
@@ -55,87 +58,6 @@ def table_problem(console: Console, problem: TableProblem) -> None:
         console.print(Text(line))
     for warning in problem.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"))
-
-
-def methods(console: Console, entries: Sequence[Entry]) -> None:
-    """All methods, with reference and options."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "needs", "what it does"):
-        table.add_column(name, no_wrap=name != "what it does")
-    for entry in entries:
-        about = Text(entry.summary)
-        about.append(f"\n{entry.reference}", style="dim")
-        if _options(entry):
-            about.append(f"\n{_options(entry)}", style="cyan")
-        table.add_row(entry.name, entry.cost, about)
-    console.print(table)
-    console.print(Text("motet methods NAME describes one: formula, options, where definitions differ."))
-
-
-def method(console: Console, entry: Entry) -> None:
-    """One method in full."""
-    console.print(Text(f"{entry.name}: {entry.title}", style="bold"))
-    console.print(Text(f"{entry.reference} · needs {entry.cost}\n"))
-    for indent, text in _paragraphs(inspect.getdoc(entry.cls) or ""):
-        console.print(Padding(Text(text), (0, 0, 0, indent)))
-    if _options(entry):
-        console.print(Text(f"\nAs an arm: {entry.name}:option=value,… with {_options(entry)}"))
-
-
-def _options(entry: Entry) -> str:
-    # A generator is an object, which no one can write on a command line.
-    written = [option for option in entry.options if option.name != "generator"]
-    return ", ".join(f"{option.name}={option.default!r}" for option in written)
-
-
-def _paragraphs(doc: str) -> Iterator[tuple[int, str]]:
-    """A docstring with the line breaks of its source taken out: (indent, text)."""
-    indent, text = 0, ""
-    for line in doc.splitlines():
-        here = len(line) - len(line.lstrip())
-        starts = re.match(r"\w+: ", line.lstrip()) and here
-        if text and line.strip() and here == indent and not starts and not text.endswith(":"):
-            text += " " + line.strip()
-            continue
-        if text:
-            yield indent, text
-        if not line.strip():
-            yield 0, ""
-        indent, text = here, line.strip()
-    yield indent, text
-
-
-def methods_markdown(entries: Sequence[Entry]) -> str:
-    """The documentation's table of methods."""
-    rows = ["| name | what it does | options | needs | reference |", "| --- | --- | --- | --- | --- |"]
-    for entry in entries:
-        options = ", ".join(f"`{option.name}={option.default!r}`" for option in entry.options)
-        cells = (f"`{entry.name}`", entry.summary, options, entry.cost, entry.reference)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    head = "# Methods\n\nMade from the registry by `motet methods --markdown`; do not edit.\n\n"
-    costs = (
-        "\n\n`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
-        "products of the tasks' gradients, on any route. `jacobian`: the gradients themselves, on the exact route or "
-        "at the features.\n"
-    )
-    return head + "\n".join(rows) + costs
-
-
-def problems(console: Console, found: Sequence[Problem]) -> None:
-    """All problems, and whether their data are here."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "data", "what it is"):
-        table.add_column(name, no_wrap=name == "name")
-    for problem in found:
-        ready = "ready" if is_ready(problem) else f"motet problems fetch {problem.name}"
-        table.add_row(problem.name, ready, Text(problem.title))
-    console.print(table)
-    console.print(Text("Or a table of your own: motet compare TABLE.csv --target COLUMN …"))
-
-
-def is_ready(problem: Problem) -> bool:
-    """Whether the problem's data are on this machine."""
-    return problem.package is None or problem.package.is_fetched()
 
 
 def _interval(value: Interval) -> str:

@@ -20,7 +20,7 @@ from motet.study.judgement import (
     outcome,
     split,
 )
-from motet.study.results import SINGLE, Rule, Verdict
+from motet.study.results import Rule, Verdict
 
 
 def decide(
@@ -36,7 +36,7 @@ def decide(
         evidence: The plain sum and the candidates, in any order.
         rule: Level, margin and worst-task limit.
         seeds: Seeds that single-task and the sum have in common.
-        single_usable: False if single-task lacks a finite result where other arms have one.
+        single_usable: False if single-task broke down or lacks a finite result where other arms have one.
         notes: What else a reader must know of the data, appended to the reasons.
 
     Raises:
@@ -92,8 +92,6 @@ def decide(
         elif seeds > 1:
             reasons.append(f"If means and spreads stay as they are, {MOST_SEEDS} more seeds would not decide.")
     reasons += list(_few_seeds(seeds, len(adjusted), rule))
-    left_out = [e.arm for e in evidence if not e.usable] + ([] if single_usable else [SINGLE])
-    reasons += [f"{name} is left out of the decision: it lacks results that other arms have." for name in left_out]
     return Verdict(decision, arm, headline, [*reasons, *notes], seeds, more)
 
 
@@ -180,7 +178,7 @@ def _obstacles(
 def _harm(e: Evidence, rule: Rule) -> list[str]:
     missing = []
     if not e.usable:
-        missing.append("lacks a finite result")
+        missing.append("is left out of the decision")
     if not below(e.delta_m, rule.margin, rule.alpha):
         verb = "is" if above(e.delta_m, rule.margin, rule.alpha) else "may be"
         missing.append(f"{verb} worse than single-task by {_points(rule.margin)} or more")

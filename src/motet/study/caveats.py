@@ -1,0 +1,61 @@
+"""What a reader of a verdict must know beside its numbers, in sentences for a stranger."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from motet.study.results import Run
+
+_KINDS = {
+    "broke down": "Training broke down in {where}: a loss or gradient was not finite.",
+    "unconverged": "The method's solver stopped at its iteration limit in {where}.",
+    "last epoch": "The best epoch was one of the last two in {where}: more epochs may change the result.",
+}
+
+
+def of_runs(runs: Sequence[Run]) -> list[str]:
+    """One sentence for each kind of notice, with the arms and the number of their runs that gave it."""
+    total = Counter(run.arm for run in runs)
+    said = []
+    for kind, sentence in _KINDS.items():
+        counts = Counter(run.arm for run in runs if any(notice.kind == kind for notice in run.warnings))
+        if counts:
+            parts = [f"{arm} ({count} of {total[arm]} runs)" for arm, count in counts.items()]
+            said.append(sentence.format(where="every run" if counts == total else _listed(parts)))
+    return said
+
+
+def of_seeds(runs: Sequence[Run], table: bool) -> list[str]:
+    """What p can't say because of how seeds differ.
+
+    Args:
+        runs: Their ``provenance`` tells whether all seeds had the same data.
+        table: Whether the problem is a user's own table, whose rows recur in every seed.
+    """
+    data = {run.seed: run.provenance.get("data") for run in runs}
+    if len(data) < 2:
+        return []
+    if len(set(data.values())) == 1 and None not in data.values():
+        return [
+            "The split is the same for every seed, so p and the intervals measure initialisation and the order of "
+            "batches only: they say nothing of other rows or other times."
+        ]
+    if table:
+        return [
+            "p and the intervals are for this table: the same rows recur in every seed, so they say how sure the "
+            "difference is over splits of these rows, and nothing of other data."
+        ]
+    return []
+
+
+def of_looks(looks: Sequence[int]) -> list[str]:
+    """That the verdict was read more than once, while seeds were added."""
+    if len(looks) < 2:
+        return []
+    return [
+        f"This is look {len(looks)} at the verdict, after {_listed([str(seeds) for seeds in looks])} seeds. Adding "
+        "seeds until a difference shows makes a false one likelier than p says: choose the number of seeds first."
+    ]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

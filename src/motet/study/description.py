@@ -1,0 +1,98 @@
+"""What all runs in one folder share, as it stands in study.json: written before the first run and never changed."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from motet.problems.base import Task, Training
+from motet.study.files import DamagedError, StoreError, plain, read_json
+from motet.study.results import Rule
+
+NAME = "study.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """The settings of a study.
+
+    Attributes:
+        problem: Name of the problem; title, source, caution and notes are its own.
+        tasks: With scale 1: standardisation differs between splits, so the scale of one seed describes no study.
+        table: Whether the problem is a user's own table, whose rows recur in every seed.
+        rule: Fixed before the first result.
+        first_seed: The seed whose data are fingerprinted here, so that changed data are noticed before any work.
+        data: Fingerprint of the data of ``first_seed``.
+    """
+
+    problem: str
+    title: str
+    source: str
+    caution: str
+    notes: list[str]
+    tasks: list[Task]
+    table: bool
+    training: Training
+    rule: Rule
+    versions: dict[str, str]
+    first_seed: int
+    data: str
+
+    def digest(self) -> str:
+        """Stands in every run, so that a lost study.json can be made anew only as it was."""
+        text = json.dumps(plain(asdict(self)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def must_equal(self, stored: "Description", folder: Path) -> None:
+        """Refuse to go on with a study that has other settings.
+
+        Raises:
+            StoreError: that names what differs and what to do.
+        """
+        changed = [f.name for f in fields(self) if _json(getattr(self, f.name)) != _json(getattr(stored, f.name))]
+        # Other tasks or a table with other rows have other data, titles and notes too: the cause is named first.
+        causes = [name for name in changed if name in ("problem", "tasks", "table", "training", "versions")]
+        if not causes and "data" in changed:
+            raise StoreError(
+                f"the data of seed {self.first_seed} are not those that the finished runs in {folder} were trained on: "
+                "start anew in another folder with --out"
+            )
+        if not causes and "rule" in changed:
+            raise StoreError(
+                f"the rule of the study in {folder} was fixed before its first result as {rule_text(stored.rule)}, and "
+                f"can't become {rule_text(self.rule)}: leave --margin and --worst-task out, or start anew with --out"
+            )
+        if names := causes or changed:
+            parts = "; ".join(f"{n} was {_json(getattr(stored, n))} and is {_json(getattr(self, n))}" for n in names)
+            raise StoreError(
+                f"{folder} holds runs of another study ({parts}): "
+                "start this one in another folder with --out, or use the settings of that one"
+            )
+
+
+def read_study(folder: str | Path) -> Description:
+    """The description of the study in a folder.
+
+    Raises:
+        StoreError: if there is none, or it is damaged or of another format.
+    """
+    path = Path(folder) / NAME
+    if not path.exists():
+        raise StoreError(f"{folder} holds no study: there is no {NAME} in it")
+    try:
+        return read_json(path, Description)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}: repeat the command that started the study, with --resume --out {folder}, and this file is "
+            "made anew; the runs are kept"
+        ) from None
+
+
+def rule_text(rule: Rule) -> str:
+    """The rule in half a line."""
+    return f"alpha {rule.alpha:g}, margin {rule.margin:g}, worst task {rule.worst_task:g}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(plain(value), default=asdict, sort_keys=True)

@@ -1,0 +1,249 @@
+"""One model in training: the loop, and what is measured on the way."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from motet.linalg import cosines
+from motet.losses import task_loss
+from motet.metrics import METRICS
+from motet.problems.base import Data, Model, Split, Task, Training
+from motet.routes import Exact
+from motet.step import NonFiniteError
+from motet.study.arms import Arm
+from motet.study.choice import score
+from motet.study.memory import peak_memory
+from motet.study.pairing import listed
+from motet.study.results import SINGLE, SUM, Cosines, Epoch, Notice, Run, RunCost, Weights
+
+_PROBE_BATCHES = 4
+_STREAM = 300  # Rows that a stream of weights is thinned to.
+
+
+@dataclass
+class Trained:
+    """A finished run with what does not fit into JSON."""
+
+    run: Run
+    parameters: dict[str, Tensor]
+    predictions: dict[str, Tensor]
+
+
+def _key(seed: int, epoch: int, step: int = 0) -> int:
+    """A seed for the random numbers of one step, the same for every arm; generators take 64 bits."""
+    return ((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63
+
+
+@dataclass
+class Fit:
+    """The training of one model, with its bookkeeping beside it; see `motet.study.training.train`."""
+
+    model: Model
+    data: Data
+    tasks: tuple[Task, ...]
+    arm: Arm
+    seed: int
+    training: Training
+    reference: Mapping[str, float] | None
+    tick: Callable[[], None]
+    curve: list[Epoch] = field(default_factory=list)
+    stream: list[Weights] = field(default_factory=list)
+    cosines: list[Cosines] = field(default_factory=list)
+    warnings: list[Notice] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
+    passes: tuple[int, int] = (1, 1)
+    unconverged: int = 0
+    peak: float | None = None
+
+    def finish(self) -> Trained:
+        """Train to the end and evaluate the best epoch on the test split."""
+        names = [task.name for task in self.tasks]
+        self.balancer = self.arm.balancer(names, self.seed)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay
+        )
+        best, best_epoch, best_state = -math.inf, 0, _copy(self.model)
+        early = max(1, round(0.1 * self.training.epochs))
+        for epoch in range(1, self.training.epochs + 1):
+            try:
+                losses = self._epoch(epoch)
+            except (NonFiniteError, ValueError) as error:
+                self._broke_down(epoch, error, results=best > -math.inf)
+                break
+            validation = self._metrics(self.data.validation)[0]
+            self.curve.append(Epoch(epoch, sum(self.times), losses, validation))
+            found = score(self.tasks, validation, self.reference)
+            if found > best or not best_epoch:
+                best, best_epoch, best_state = found, epoch, _copy(self.model)
+            stop = epoch == self.training.epochs or epoch - best_epoch >= self.training.patience
+            if len(self.tasks) > 1 and (epoch == early or stop):
+                self.cosines.append(Cosines(epoch, names, self._probe_cosines()))
+            self.tick()
+            if stop:
+                break
+        self.model.load_state_dict(best_state)
+        validation, test = dict.fromkeys(names, math.nan), dict.fromkeys(names, math.nan)
+        predictions: dict[str, Tensor] = {}
+        if best_epoch:
+            validation = self._metrics(self.data.validation)[0]
+            test, predictions = self._metrics(self.data.test)
+        self._notice(best_epoch)
+        run = Run(
+            arm=self.arm.label,
+            seed=self.seed,
+            test=test,
+            validation=validation,
+            best_epoch=dict.fromkeys(names, best_epoch),
+            curve=self.curve,
+            weights=self.stream[:: max(1, len(self.stream) // _STREAM)],
+            cosines=self.cosines,
+            cost=self._cost(),
+            warnings=self.warnings,
+        )
+        return Trained(run, best_state, predictions)
+
+    def _broke_down(self, epoch: int, error: Exception, results: bool) -> None:
+        """Training can't go on. ``results``: whether an epoch before it has some."""
+        if not self.curve and not isinstance(error, NonFiniteError):
+            raise ValueError(f"arm {self.arm.label!r}, seed {self.seed}: {error}") from error
+        cause = str(error)
+        if isinstance(error, NonFiniteError):
+            # The error's own text advises an option of the Balancer, which a study does not have.
+            who = listed("task", [repr(task) for task in error.tasks])
+            several = len(error.tasks) > 1
+            cause = f"the {'losses or gradients' if several else 'loss or gradient'} of {who} "
+            cause += "are not finite" if several else "is not finite"
+        if not results and self.arm.label in (SINGLE, SUM):
+            raise ValueError(
+                f"training of {self.arm.label!r} broke down in epoch {epoch} with seed {self.seed}, before it had a "
+                f"result: {cause}. Every arm is compared with this one: try a smaller learning rate "
+                f"(--learning-rate) than {self.training.learning_rate:g}"
+            ) from error
+        kept = "the best epoch before it counts" if results else "there is no result"
+        self.warnings.append(Notice("broke down", f"training broke down in epoch {epoch}: {cause}; {kept}"))
+
+    def _notice(self, best_epoch: int) -> None:
+        if self.unconverged:
+            text = f"the method's solver stopped at its iteration limit in {self.unconverged} steps"
+            self.warnings.append(Notice("unconverged", text))
+        if best_epoch and best_epoch >= self.training.epochs - 1:
+            self.warnings.append(Notice("last epoch", "the best epoch is one of the last two: more epochs may help"))
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training split: the mean loss of every task."""
+        self.model.train()
+        seen: dict[str, list[float]] = {task.name: [] for task in self.tasks}
+        for step, (inputs, targets) in enumerate(self._batches(epoch)):
+            plain = self._plain_length(epoch, inputs, targets) if step == 0 else 0.0
+            losses = self._timed_step(epoch, step, inputs, targets)
+            if plain > 0:
+                self.lengths.append(_norm(parameter.grad for parameter in self._trunk()) / plain)
+            for task, loss in losses.items():
+                if loss is not None:
+                    seen[task].append(float(loss.detach()))
+        return {task: statistics.fmean(losses) if losses else float("nan") for task, losses in seen.items()}
+
+    def _timed_step(
+        self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]
+    ) -> dict[str, Tensor | None]:
+        if self.peak is None:  # The very first step allocates everything that later ones reuse.
+            losses, self.peak = peak_memory(lambda: self._step(epoch, step, inputs, targets), str(inputs.device))
+            return losses
+        start = time.perf_counter()
+        losses = self._step(epoch, step, inputs, targets)
+        self.times.append(time.perf_counter() - start)
+        return losses
+
+    def _step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor | None]:
+        torch.manual_seed(_key(self.seed, epoch, step))
+        self.optimizer.zero_grad()
+        features, losses = self._losses(inputs, targets)
+        done = self.balancer.backward(losses, features=features)
+        self.optimizer.step()
+        if self.balancer.wants_feedback:
+            # The same dropout masks, or the change of the losses would measure them.
+            torch.manual_seed(_key(self.seed, epoch, step))
+            with torch.no_grad():
+                self.balancer.update(self._losses(inputs, targets)[1])
+        self.passes = (2 if self.balancer.wants_feedback else 1, max(self.passes[1], done.cost.trunk_backwards))
+        self.unconverged += not done.converged
+        if done.weights is not None:
+            weights = {task: float(weight) for task, weight in done.weights.items()}
+            self.stream.append(Weights(len(self.times), weights))
+        return losses
+
+    def _losses(self, inputs: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | None]]:
+        features, outputs = self.model(inputs)
+        return features, {task.name: task_loss(task, outputs[task.name], targets[task.name]) for task in self.tasks}
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        generator = torch.Generator().manual_seed(_key(self.seed, epoch))
+        order = torch.randperm(len(self.data.train), generator=generator)
+        for rows in order.split(self.training.batch_size):
+            yield self._take(self.data.train, rows)
+
+    def _take(self, split: Split, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return split.inputs[rows], {task.name: split.targets[task.name][rows] for task in self.tasks}
+
+    def _metrics(self, split: Split) -> tuple[dict[str, float], dict[str, Tensor]]:
+        self.model.eval()
+        with torch.no_grad():
+            outputs = self.model(split.inputs)[1]
+        metrics = {
+            task.name: METRICS[task.metric](outputs[task.name], split.targets[task.name], task) for task in self.tasks
+        }
+        return metrics, outputs
+
+    def _trunk(self) -> list[Tensor]:
+        return [parameter for parameter in self.model.trunk.parameters() if parameter.requires_grad]
+
+    def _plain_length(self, epoch: int, inputs: Tensor, targets: dict[str, Tensor]) -> float:
+        """Norm of the plain sum's gradient of the trunk on a batch."""
+        torch.manual_seed(_key(self.seed, epoch))
+        losses = [loss for loss in self._losses(inputs, targets)[1].values() if loss is not None]
+        if not losses:
+            return 0.0
+        return _norm(torch.autograd.grad(torch.stack(losses).sum(), self._trunk(), allow_unused=True))
+
+    def _probe_cosines(self) -> list[list[float]]:
+        """Exact cosines on fixed training rows, the same for every arm and epoch, with dropout off."""
+        self.model.eval()
+        rows = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.seed))
+        matrices = []
+        for batch in rows.split(self.training.batch_size)[:_PROBE_BATCHES]:
+            losses = [
+                loss for loss in self._losses(*self._take(self.data.train, batch))[1].values() if loss is not None
+            ]
+            if len(losses) == len(self.tasks):
+                matrices.append(cosines(Exact(losses, self._trunk()).gram()))
+        if not matrices:
+            return [[math.nan] * len(self.tasks) for _ in self.tasks]
+        mean: list[list[float]] = torch.stack(matrices).mean(0).tolist()
+        return mean
+
+    def _cost(self) -> RunCost:
+        return RunCost(
+            steps=len(self.times) + 1,
+            seconds=sum(self.times),
+            seconds_per_step=statistics.median(self.times) if self.times else math.nan,
+            peak_memory_mib=self.peak or 0.0,
+            forwards_per_step=self.passes[0],
+            backwards_per_step=self.passes[1],
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            step_length=statistics.median(self.lengths) if self.lengths else math.nan,
+        )
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _norm(gradients: Iterable[Tensor | None]) -> float:
+    """Norm of all gradients together."""
+    return math.sqrt(sum(float(gradient.norm()) ** 2 for gradient in gradients if gradient is not None))

@@ -1,0 +1,46 @@
+"""One way of training has one name, however it is written."""
+
+import pytest
+
+from motet.study.arms import parse, parse_all
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("FairGrad", "fair-grad"),
+        ("fair-grad:alpha=2", "fair-grad"),
+        ("fair-grad:alpha=2.0@auto", "fair-grad"),
+        ("fair_grad:alpha=1", "fair-grad:alpha=1"),
+        ("fair-grad:alpha=1.0", "fair-grad:alpha=1"),
+        ("fair-grad:alpha=0.1", "fair-grad:alpha=0.1"),
+        ("fair-grad@exact", "fair-grad@exact"),
+        ("single", "stl"),
+    ],
+)
+def test_aliases_share_one_label_and_one_label_reads_back_as_itself(text, label):
+    assert parse(text).label == label
+    assert parse(label) == parse(text)
+
+
+def test_aliases_are_trained_once():
+    labels = [arm.label for arm in parse_all(["fair-grad", "fair-grad:alpha=2.0", "fair-grad@auto", "sum@exact"])]
+    assert labels == ["stl", "sum", "fair-grad", "sum@exact"]
+
+
+def test_options_in_another_order_are_the_same_arm():
+    from motet import methods
+
+    several = next(
+        entry
+        for entry in map(methods.entry, methods.available())
+        if sum(isinstance(option.default, float) for option in entry.options) > 1
+    )
+    first, second = [option.name for option in several.options if isinstance(option.default, float)][:2]
+    there, back = f"{first}=0.125,{second}=0.25", f"{second}=0.25,{first}=0.125"
+    assert parse(f"{several.name}:{back}") == parse(f"{several.name}:{there}")
+
+
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(ValueError, match="one option twice"):
+        parse("fair-grad:alpha=1,alpha=3")

@@ -1,0 +1,72 @@
+"""What a verdict's reasons say beside its numbers."""
+
+from dataclasses import replace
+
+import pytest
+
+from motet.study import caveats
+from motet.study.results import Notice
+from motet.study.statistics import summarise
+from tests.study.runs import lower, study, tasks
+
+
+def noticed(runs, kind, arm, seeds):
+    return [replace(run, warnings=[Notice(kind, "…")]) if run.arm == arm and run.seed in seeds else run for run in runs]
+
+
+GOOD = study({"sum": 3.0, "a": -6.0, "b": 2.0}, seeds=8, noise=0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("broke down", "Training broke down in a (2 of 8 runs): a loss or gradient was not finite."),
+        ("unconverged", "The method's solver stopped at its iteration limit in a (2 of 8 runs)."),
+        ("last epoch", "The best epoch was one of the last two in a (2 of 8 runs): more epochs may change the result."),
+    ],
+)
+def test_notices_of_runs_reach_the_reasons_in_one_sentence_a_kind(kind, sentence):
+    found = summarise(tasks(3), noticed(GOOD, kind, "a", (1, 5)), higher_is_better=lower(3))
+    assert sentence in found.verdict.reasons
+    assert sum(reason.startswith(sentence[:12]) for reason in found.verdict.reasons) == 1
+
+
+def test_an_arm_whose_training_broke_down_is_not_adopted_though_its_results_are_finite():
+    assert summarise(tasks(3), GOOD, higher_is_better=lower(3)).verdict.arm == "a"
+    found = summarise(tasks(3), noticed(GOOD, "broke down", "a", (1,)), higher_is_better=lower(3)).verdict
+    assert found.decision != "ADOPT"
+    assert "a is left out of the decision: its training broke down." in found.reasons
+
+
+def test_single_task_that_broke_down_is_not_kept():
+    runs = study({"sum": 8.0, "a": 5.0}, seeds=8)
+    assert summarise(tasks(3), runs, higher_is_better=lower(3)).verdict.decision == "KEEP SINGLE"
+    found = summarise(tasks(3), noticed(runs, "broke down", "stl", (0,)), higher_is_better=lower(3)).verdict
+    assert found.decision == "UNDECIDED"
+
+
+def test_a_notice_of_every_run_lists_no_arms():
+    runs = [replace(run, warnings=[Notice("last epoch", "…")]) for run in GOOD]
+    assert caveats.of_runs(runs)[0].startswith("The best epoch was one of the last two in every run:")
+
+
+def with_data(fingerprints):
+    return [replace(run, provenance={"data": fingerprints[run.seed % len(fingerprints)]}) for run in GOOD]
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "table", "text"),
+    [
+        ("ab", True, "the same rows recur in every seed"),
+        ("a", True, "The split is the same"),
+        ("a", False, "The split"),
+    ],
+)
+def test_what_p_cannot_say_is_said(fingerprints, table, text):
+    (sentence,) = caveats.of_seeds(with_data(fingerprints), table)
+    assert text in sentence
+
+
+def test_problems_with_fresh_splits_and_single_seeds_need_no_such_word():
+    assert caveats.of_seeds(with_data("ab"), table=False) == []
+    assert caveats.of_seeds([run for run in with_data("a") if run.seed == 0], table=True) == []
