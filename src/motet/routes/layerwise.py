@@ -93,6 +93,7 @@ class Layerwise(TaskGradients):
         pathless = []
         for task, loss in enumerate(losses):
             last = task == len(losses) - 1
+            found: tuple[Tensor | None, ...]
             found = torch.autograd.grad(loss, inputs, retain_graph=not last, allow_unused=True)
             at_layers, at_rest = found[: len(edges)], found[len(edges) : len(edges) + len(rest)]
             if all(gradient is None for gradient in (*at_layers, *at_rest)):
