@@ -93,16 +93,12 @@ class Layerwise(TaskGradients):
         pathless = []
         for task, loss in enumerate(losses):
             last = task == len(losses) - 1
-            found: tuple[Tensor | None, ...]
             found = torch.autograd.grad(loss, inputs, retain_graph=not last, allow_unused=True)
             at_layers, at_rest = found[: len(edges)], found[len(edges) : len(edges) + len(rest)]
             if all(gradient is None for gradient in (*at_layers, *at_rest)):
                 pathless.append(task)
             for stored, gradient in zip(self.cotangents, at_layers, strict=True):
-                if gradient is None:
-                    stored[task].zero_()
-                else:
-                    stored[task].copy_(gradient)
+                fill(stored[task].view(-1), [stored[task]], [gradient])
             fill(self.rows[task], rest, at_rest)
             self.users = [users + (gradient is not None) for users, gradient in zip(self.users, at_rest, strict=True)]
             own = zip(heads, found[len(edges) + len(rest) :], strict=True)
