@@ -46,12 +46,12 @@ def peer(bench: Bench, aggregator: Callable[[torch.Tensor], torch.Tensor], chunk
     jac_to_grad(list(bench.trunk.parameters()), aggregator)
 
 
-def works(bench: Bench, method: str) -> dict[str, Callable[[], None]]:
+def works(bench: Bench, method: str, peers: bool) -> dict[str, Callable[[], None]]:
     found: dict[str, Callable[[], None]] = {"plain sum": lambda: plain(bench)}
     for route in motet.routes.ROUTES:
         balancer = motet.Balancer(method, route=route)
         found[f"motet {route}"] = lambda b=balancer: ours(bench, b)
-    if method in PEERS:
+    if peers and method in PEERS:
         aggregator = PEERS[method]()
         found["TorchJD"] = lambda: peer(bench, aggregator, None)
         found["TorchJD chunk=1"] = lambda: peer(bench, aggregator, 1)
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--tasks", nargs="+", type=int, default=[10, 40])
     parser.add_argument("--methods", nargs="+", default=["fair-grad", "upgrad"])
+    parser.add_argument("--no-peers", action="store_true", help="leave TorchJD out")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
@@ -75,8 +76,11 @@ def main() -> None:
     for model in options.models:
         for tasks in options.tasks:
             for method in options.methods:
-                todo = works(MODELS[model](tasks), method)
-                memory = {name: peak_memory(work)[1] for name, work in works(MODELS[model](tasks), method).items()}
+                todo = works(MODELS[model](tasks), method, not options.no_peers)
+                memory = {
+                    name: peak_memory(work)[1]
+                    for name, work in works(MODELS[model](tasks), method, not options.no_peers).items()
+                }
                 times = medians(todo, options.rounds, CLOCKS[options.clock])
                 for name, seconds in times.items():
                     ratio, mib = seconds / times["plain sum"], memory[name]
