@@ -1,0 +1,57 @@
+"""The README's examples run as they stand, on models and data that are small enough for a test."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.study.tiny import TINY
+
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def example(part: str) -> str:
+    (found,) = [text for text in EXAMPLES if part in text]
+    return found
+
+
+def test_every_example_is_tested_here():
+    assert len(EXAMPLES) == 3
+
+
+def test_the_training_loop():
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.trunk = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    model.heads = nn.ModuleDict({task: nn.Linear(4, 1) for task in ("depth", "edges")})
+    logged: list[dict[str, float]] = []
+    known = {
+        "model": model,
+        "criterion": {task: nn.MSELoss() for task in model.heads},
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": [(torch.randn(8, 3), {task: torch.randn(8, 1) for task in model.heads})] * 2,
+        "log": logged.append,
+    }
+    before = [parameter.clone() for parameter in model.parameters()]
+    exec(example("for inputs, targets in loader"), known)
+    assert len(logged) == 2
+    assert set(logged[0]) == {"weight/depth", "weight/edges"}
+    assert all((a != b).any() for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_the_study(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("motet.problems.get", lambda name: TINY)
+    exec(example("motet.Study").replace("seeds=10", "seeds=1"), {})
+    assert "fair-grad:alpha=1@exact" in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_method_of_ones_own():
+    known: dict[str, object] = {}
+    exec(example("class InverseNorm"), known)
+    weights = known["InverseNorm"]().weights(torch.diag(torch.tensor([4.0, 16.0])))
+    assert weights.tolist() == pytest.approx([0.5, 0.25])
