@@ -731,8 +731,9 @@ def test_a_frozen_trunk_is_no_matter_to_a_method_that_weights_losses():
     assert model.heads["depth"].weight.grad is not None
 
 
-def test_a_head_among_the_shared_parameters_is_warned_of_once(caplog):
-    model, x = make()
+@pytest.mark.parametrize("width", [6, 60])  # 60: the exact route goes layer by layer
+def test_a_head_among_the_shared_parameters_is_warned_of_once(caplog, width):
+    model, x = make(trunk=nn.Sequential(nn.Linear(4, width), nn.Tanh()), width=width)
     balancer = motet.Balancer(Ones(), route="exact")
     with caplog.at_level(logging.WARNING, logger="motet"):
         for _ in range(2):

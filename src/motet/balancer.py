@@ -331,9 +331,8 @@ class Balancer:
     def _heads(self, present: dict[str, Tensor], taps: list[Tensor]) -> list[list[Tensor]]:
         """Every task's parameters above the features, none of which may be one of the trunk's."""
         heads = [routes.leaves(loss, stop=taps) for loss in present.values()]
-        # The trunk's graph is the larger one: it is walked again only when other heads appear.
-        nearest = [next(iter(routes.leaves(tap)), tap) for tap in taps]
-        ids = frozenset(map(id, [*nearest, *(leaf for head in heads for leaf in head)]))
+        # The trunk's graph is the larger one: it is walked again only when heads or features have moved.
+        ids = frozenset(map(id, [*map(routes.nearest, taps), *(leaf for head in heads for leaf in head)]))
         if ids != self._checked:
             trunk = {id(leaf) for tap in taps for leaf in routes.leaves(tap)}
             for task, head in zip(present, heads, strict=True):
@@ -341,9 +340,9 @@ class Balancer:
                     if id(leaf) in trunk:
                         raise ValueError(
                             f"the loss of task {task!r} reaches a trunk parameter of shape {tuple(leaf.shape)} past "
-                            "the features (a skip connection, or a parameter in both trunk and head): pass all tensors "
-                            "between trunk and heads as features=[...], or the trunk's parameters as shared= with "
-                            "route='exact'"
+                            "the features (a skip connection, or a parameter in both trunk and head): pass the "
+                            "trunk's parameters as shared= with route='exact', or, where the head takes the output of "
+                            "another branch too, both outputs as features=[...]"
                         )
             self._checked = ids
         return heads

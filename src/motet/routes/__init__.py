@@ -10,6 +10,7 @@ from motet.routes.features import Features as Features
 from motet.routes.features import LastLayer as LastLayer
 from motet.routes.graph import last_layer as last_layer
 from motet.routes.graph import leaves as leaves
+from motet.routes.graph import nearest as nearest
 from motet.routes.graph import nested as nested
 from motet.routes.graph import obstacle as obstacle
 from motet.routes.layerwise import Layerwise as Layerwise

@@ -22,7 +22,8 @@ class TaskGradients(ABC):
     Attributes:
         rows: (K, P): what the Gram matrix and the direction are made of on this route.
         heads: Every task's own gradients outside the trunk.
-        users: By how many tasks each shared parameter is used, where the route knows.
+        users: By how many tasks each shared parameter is used, where the route knows; layers that have no
+            rows come last, one entry each.
         trunk_backwards: Backward passes through the whole trunk, the one in `write` included.
         head_backwards: Backward passes through heads alone.
     """
@@ -78,6 +79,13 @@ def accumulate(parameter: Tensor, gradient: Tensor) -> None:
         parameter.grad = gradient.detach().to(parameter.dtype).reshape(parameter.shape)
     else:
         parameter.grad += gradient
+
+
+def accumulate_row(parameters: Sequence[Tensor], users: Sequence[int], row: Tensor) -> None:
+    """Add the parts of a row to the parameters that they belong to; those without users stay untouched."""
+    for parameter, part, count in zip(parameters, row.split([p.numel() for p in parameters]), users, strict=False):
+        if count:
+            accumulate(parameter, part.view(parameter.shape))
 
 
 class NoPathError(ValueError):

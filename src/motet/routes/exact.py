@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motet.routes.base import NoPathError, TaskGradients, accumulate, empty_rows, fill
+from motet.routes.base import NoPathError, TaskGradients, accumulate_row, empty_rows, fill
 from motet.routes.graph import outside
 
 
@@ -46,7 +46,4 @@ class Exact(TaskGradients):
         self.head_backwards = 0
 
     def _write_trunk(self, direction: Tensor) -> None:
-        parts = direction.split([parameter.numel() for parameter in self.shared])
-        for parameter, part, users in zip(self.shared, parts, self.users, strict=True):
-            if users:
-                accumulate(parameter, part.view(parameter.shape))
+        accumulate_row(self.shared, self.users, direction)

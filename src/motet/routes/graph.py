@@ -12,6 +12,11 @@ def leaves(root: Tensor, stop: Sequence[Tensor] = ()) -> list[Tensor]:
     return [leaf for leaf, _ in _walk([root], stop)]
 
 
+def nearest(root: Tensor) -> Tensor:
+    """The leaf tensor nearest to ``root``, without a look at the rest of the graph."""
+    return next((leaf for leaf, _ in _walk([root], ())), root)
+
+
 def outside(roots: Sequence[Tensor], inside: set[int]) -> list[Tensor]:
     """The leaf tensors under any root whose id is not ``inside``."""
     return [leaf for leaf, _ in _walk(roots, ()) if id(leaf) not in inside]

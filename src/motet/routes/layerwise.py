@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from motet.linalg import as_double, combine, gram
-from motet.routes.base import HeadGradients, NoPathError, TaskGradients, accumulate, empty_rows, fill
+from motet.routes.base import HeadGradients, NoPathError, TaskGradients, accumulate, accumulate_row, empty_rows, fill
 from motet.routes.exact import Exact
 from motet.routes.graph import nodes, outside
 
@@ -88,7 +88,7 @@ class Layerwise(TaskGradients):
         self.layers, self.shared = list(layers), list(rest)
         self.rows = empty_rows(len(losses), rest, reuse, like=losses[0])
         self.cotangents = [layer.inputs.new_empty(len(losses), *_outputs(layer)) for layer in layers]
-        self.users = [0] * len(rest)
+        self.users = [0] * (len(rest) + len(layers))
         self.heads: HeadGradients = []
         pathless = []
         for task, loss in enumerate(losses):
@@ -100,7 +100,8 @@ class Layerwise(TaskGradients):
             for stored, gradient in zip(self.cotangents, at_layers, strict=True):
                 fill(stored[task].view(-1), [stored[task]], [gradient])
             fill(self.rows[task], rest, at_rest)
-            self.users = [users + (gradient is not None) for users, gradient in zip(self.users, at_rest, strict=True)]
+            known = zip(self.users, (*at_rest, *at_layers), strict=True)
+            self.users = [users + (gradient is not None) for users, gradient in known]
             own = zip(heads, found[len(edges) + len(rest) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in own if gradient is not None])
         if pathless:
@@ -135,10 +136,7 @@ class Layerwise(TaskGradients):
         raise TypeError("a direction of all parameters needs their rows: use motet.routes.Exact")
 
     def _write_trunk(self, direction: Tensor) -> None:
-        parts = direction.split([parameter.numel() for parameter in self.shared])
-        for parameter, part, users in zip(self.shared, parts, self.users, strict=True):
-            if users:
-                accumulate(parameter, part.view(parameter.shape))
+        accumulate_row(self.shared, self.users, direction)
 
 
 def exact(losses: Sequence[Tensor], shared: Sequence[Tensor], rows: bool, reuse: Tensor | None) -> TaskGradients:
