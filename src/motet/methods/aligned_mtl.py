@@ -30,6 +30,8 @@ class AlignedMTL(GramMethod):
         for rounding; TorchJD counts it on G, to the accuracy of G's dtype.
     """
 
+    scale = 1.0
+
     @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)

@@ -5,6 +5,7 @@ tensors through `recall` and `remember`, one row a task, so that a task that is 
 its row untouched.
 """
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from motet.methods.registry import register
 
 _SALT = 0x6D6F746574
 
-__all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "register"]
+__all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "TwoSampleMethod", "register"]
 
 
 Needs = Literal["losses", "gram", "jacobian"]
@@ -32,20 +33,28 @@ class Method:
     """Losses must exceed this, or None where any finite loss will do. The Balancer checks it and names the task."""
     same_rows: bool = False
     """True where the rows of a Jacobian must be of the same parameters in every step, not of a batch's features."""
-    wants_feedback: ClassVar[bool] = False
+    wants_feedback: bool = False
     """True for methods that learn from the losses on the same batch after the optimizer's step: see `update`."""
+    batched: ClassVar[bool] = False
+    """True where `GramMethod.weights` takes many Gram matrices at once, (…, K, K) → (…, K), for weights per layer."""
+    scale: float | None = None
+    """e, where all losses times c make the first update cᵉ times what it was; None where there is no such law."""
+    no_conflict: bool = False
+    """True where the method promises that no update goes against any task's gradient."""
+    symmetric: bool = True
+    """False where the tasks' order has a meaning, as with a main task or a preference."""
 
     def __init__(self) -> None:
         self.converged: bool | Tensor = True
         self.generator: torch.Generator | None = None
+        self._observed: Tensor | None = None
         self._state: dict[str, Tensor] = {}
         self._rows: Tensor | None = None
         self._count: int | None = None
 
     def __repr__(self) -> str:
-        hidden = ("converged", "generator")
-        options = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+        held = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in held.items() if k != 'generator')})"
 
     def loss_weights(self, losses: Tensor) -> Tensor | None:  # noqa: ARG002 - for methods on log-losses
         """Factors on the losses that are applied before any gradient is looked at: (K,) → (K,), or None.
@@ -53,6 +62,50 @@ class Method:
         A method that works on log-losses returns 1/L here. These factors scale heads and trunk alike.
         """
         return None
+
+    def observe(self, losses: Tensor) -> None:
+        """Take the losses (K,) of a step before its gradients are asked for. For methods on gradients *and* losses."""
+        self._observed = as_double(losses.detach())
+
+    def observed(self, like: Tensor) -> Tensor:
+        """The losses that `observe` was given for this step, as ``like``: (K,); used up by being read.
+
+        A method that is called with gradients alone takes all losses as equal: ones.
+        """
+        losses, self._observed = self._observed, None
+        if losses is None or len(losses) != len(like):
+            return like.new_ones(len(like))
+        return losses.to(like)
+
+    def known_weights(self, losses: Tensor) -> Tensor | None:  # noqa: ARG002 - for methods that ask less often
+        """Weights of the tasks' gradients where this step's need no gradients: (K,) → (K,), or None.
+
+        With them a step costs a plain one on any route. A method that returns weights has counted the step, and is
+        not asked for `weights` in it.
+        """
+        return None
+
+    def chosen(self, values: Tensor, like: Tensor) -> Tensor:
+        """The present tasks' entries of an option that has one value a task: (all tasks, …) → (K, …), as ``like``.
+
+        Raises:
+            ValueError: if there are not as many values as tasks.
+        """
+        count = len(like) if self._count is None else self._count
+        if len(values) != count:
+            raise ValueError(
+                f"{type(self).__name__} was made with {len(values)} values, one a task, and there are {count} tasks"
+            )
+        values = values.to(like)
+        return values if self._rows is None else values[self._rows.to(values.device)]
+
+    def weights(self, given: Tensor) -> Tensor:
+        """Weights (K,) from what `needs` names: losses (K,) or the Gram matrix (K, K)."""
+        raise NotImplementedError
+
+    def direction(self, jacobian: Tensor) -> Tensor:
+        """The update, to be descended: (K, P) → (P,). For methods on gradients."""
+        raise NotImplementedError
 
     def above_bound(self, losses: Tensor) -> Tensor:
         """What the losses exceed `lower_bound` by, in float64: (K,) → (K,). For methods that cannot do without.
@@ -170,6 +223,26 @@ class GramMethod(Method):
         """The update Jᵀw, to be descended: (K, P) → (P,)."""
         jacobian = jacobian.detach()
         return combine(self.weights(gram(jacobian)), jacobian)
+
+
+class TwoSampleMethod(GramMethod):
+    """Weights that need the tasks' gradients on a second batch too: validation data, or an independent sample.
+
+    The Balancer takes the second batch's losses as ``validation=``. The exact route delivers the Gram matrix of all
+    2K gradients, first those on the training batch, then those on the second. A task without a loss on the second
+    batch has zeros there.
+    """
+
+    two_samples: ClassVar[bool] = True
+
+    def pair_weights(self, joint: Tensor) -> Tensor:
+        """Weights of all 2K gradients: (2K, 2K) → (2K,). Most methods leave those of the second batch at zero."""
+        raise NotImplementedError
+
+    def weights(self, gram: Tensor) -> Tensor:
+        """The weights if the training batch stands in for the second one, too: (K, K) → (K,)."""
+        both = self.pair_weights(gram.repeat(2, 2))
+        return both[: len(gram)] + both[len(gram) :]
 
 
 class JacobianMethod(Method):

@@ -33,11 +33,14 @@ class CAGrad(GramMethod):
         a zero gradient are left out of the minimum.
     """
 
+    scale = 1.0
+
     def __init__(self, c: float = 0.4) -> None:
         super().__init__()
         if not c >= 0:
             raise ValueError(f"c is the radius of CAGrad's ball and must not be negative, not {c}")
         self.c = c
+        self.no_conflict = c >= 1
 
     def weights(self, gram: Tensor) -> Tensor:
         weights, self.converged = conflict_averse(gram, self.c)

@@ -31,6 +31,8 @@ class DBMTL(GramMethod):
         zero gradient have weight 0.
     """
 
+    scale = 0.0
+
     lower_bound = 0.0
 
     def __init__(self, beta: float = 0.0) -> None:

@@ -25,6 +25,9 @@ class DualProj(GramMethod):
         TorchJD's. TorchJD adds 1e-4 of the trace to the diagonal of G: see UPGrad.
     """
 
+    scale = 1.0
+    no_conflict = True
+
     def weights(self, gram: Tensor) -> Tensor:
         mean = torch.full((1, len(gram)), 1.0, device=gram.device) / len(gram)
         projected, self.converged = project_on_dual_cone(gram, mean)

@@ -32,6 +32,8 @@ class DWA(LossMethod):
         from ones. The paper's weights are the same where the windows are epochs.
     """
 
+    scale = 1.0
+
     lower_bound = 0.0
 
     def __init__(self, temperature: float = 2.0, window: int = 25) -> None:

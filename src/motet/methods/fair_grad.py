@@ -34,11 +34,14 @@ class FairGrad(GramMethod):
         ``converged`` is False. A task with a zero gradient has weight 0.
     """
 
+    no_conflict = True
+
     def __init__(self, alpha: float = 2.0) -> None:
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha is the fairness of FairGrad and must be positive, not {alpha}")
         self.alpha = alpha
+        self.scale = -(alpha - 1) / (alpha + 1)
 
     def weights(self, gram: Tensor) -> Tensor:
         weights, self.converged = fair_fixed_point(gram, self.alpha)

@@ -42,6 +42,8 @@ class FAMO(LossMethod):
         1e-8 to L - b, this does not: a loss that reaches its bound is an error.
     """
 
+    scale = 1.0
+
     wants_feedback = True
 
     def __init__(self, gamma: float = 1e-3, lr: float = 0.025, lower_bound: float = 0.0) -> None:

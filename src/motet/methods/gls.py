@@ -19,6 +19,8 @@ class GLS(LossMethod):
         None beyond the plain step.
     """
 
+    scale = 1.0
+
     lower_bound = 0.0
 
     def weights(self, losses: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class GradDrop(JacobianMethod):
         Given the same u the direction is TorchJD's.
     """
 
+    scale = 1.0
+
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.use_generator(generator)

@@ -31,6 +31,8 @@ class IMTLG(GramMethod):
         cancel, ``converged`` is False. Tasks with a zero gradient have weight 0, or 1/K if all do.
     """
 
+    scale = 1.0
+
     @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)

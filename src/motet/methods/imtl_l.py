@@ -31,6 +31,8 @@ class IMTLL(LossMethod):
         weight, grow without bound.
     """
 
+    scale = 1.0
+
     def __init__(self, lr: float = 0.025) -> None:
         super().__init__()
         if not lr >= 0:

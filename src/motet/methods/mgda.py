@@ -29,6 +29,9 @@ class MGDA(GramMethod):
         or loss first; this is the plain form.
     """
 
+    scale = 1.0
+    no_conflict = True
+
     def weights(self, gram: Tensor) -> Tensor:
         weights, self.converged = min_norm_point(gram)
         return weights

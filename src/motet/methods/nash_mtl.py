@@ -32,6 +32,9 @@ class NashMTL(GramMethod):
         zero gradient has weight 0.
     """
 
+    scale = 0.0
+    no_conflict = True
+
     def __init__(self, max_norm: float | None = None) -> None:
         super().__init__()
         if max_norm is not None and not max_norm > 0:

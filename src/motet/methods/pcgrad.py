@@ -31,6 +31,8 @@ class PCGrad(GramMethod):
         conflict with some. Every task has an order of its own.
     """
 
+    scale = 1.0
+
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.use_generator(generator)

@@ -26,6 +26,8 @@ class RLW(LossMethod):
         None beyond the plain step.
     """
 
+    scale = 1.0
+
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.use_generator(generator)

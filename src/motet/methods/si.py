@@ -22,6 +22,8 @@ class SI(LossMethod):
         The weight grows without bound as a loss tends to 0.
     """
 
+    scale = 0.0
+
     lower_bound = 0.0
 
     def weights(self, losses: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class STCH(LossMethod):
         the losses themselves with a preference λ, so the two agree only on losses already put in logarithms.
     """
 
+    scale = 0.0
+
     lower_bound = 0.0
 
     def __init__(self, mu: float = 1.0, warmup: int = 100) -> None:

@@ -22,5 +22,7 @@ class Sum(LossMethod):
         None beyond the plain step.
     """
 
+    scale = 1.0
+
     def weights(self, losses: Tensor) -> Tensor:
         return torch.ones_like(losses)

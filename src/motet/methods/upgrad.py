@@ -28,6 +28,9 @@ class UPGrad(GramMethod):
         smaller than the others' is run over, and all gradients below a norm of 0.01 give the plain mean.
     """
 
+    scale = 1.0
+    no_conflict = True
+
     def weights(self, gram: Tensor) -> Tensor:
         targets = torch.eye(len(gram), device=gram.device) / len(gram)
         projected, self.converged = project_on_dual_cone(gram, targets)
