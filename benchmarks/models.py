@@ -1,5 +1,5 @@
-"""The models that steps are timed on: a wide perceptron, where parameters dominate, and a small convolutional trunk,
-where activations do. K linear heads each; labels are random."""
+"""The models that steps are timed on: a wide perceptron, where parameters dominate, a small convolutional trunk, where
+activations do, and a small transformer. K linear heads each; labels are random."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,26 @@ class Bench:
     def forward(self) -> tuple[Tensor, list[Tensor]]:
         """Features, and one loss a task."""
         z = self.trunk(self.inputs)
-        loss = cross_entropy if self.targets.dtype == torch.long else mse_loss
-        return z, [loss(head(z).squeeze(1), y) for head, y in zip(self.heads, self.targets, strict=True)]
+        return z, [self.loss(head(z), y) for head, y in zip(self.heads, self.targets, strict=True)]
+
+    def part(self, divisor: int) -> list[Tensor]:
+        """The losses on the first part of the batch."""
+        count = len(self.inputs) // divisor
+        z = self.trunk(self.inputs[:count])
+        return [self.loss(head(z), y[:count]) for head, y in zip(self.heads, self.targets, strict=True)]
+
+    def forward_apart(self) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Features, losses, and the task of every sample, where each belongs to one: the tasks in turn."""
+        z = self.trunk(self.inputs)
+        tasks = min(len(self.heads), len(z) // 2)
+        owner = torch.arange(len(z)) % tasks
+        pairs = list(zip(self.heads, self.targets, strict=True))[:tasks]
+        losses = [self.loss(head(z[k::tasks]), y[k::tasks]) for k, (head, y) in enumerate(pairs)]
+        return z, losses, owner
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy for classes, the mean squared error for numbers."""
+        return cross_entropy(output, target) if target.dtype == torch.long else mse_loss(output.squeeze(1), target)
 
     def parameters(self) -> list[nn.Parameter]:
         return [*self.trunk.parameters(), *self.heads.parameters()]
@@ -52,4 +70,24 @@ def conv(tasks: int) -> Bench:
     return Bench(trunk, heads, torch.randn(64, 3, 32, 32), torch.randint(10, (tasks, 64)))
 
 
-MODELS = {"mlp": mlp, "conv": conv}
+class Tokens(nn.Module):
+    """Four transformer layers of width 128 with 4 heads, averaged over the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 4, norm=nn.LayerNorm(128), enable_nested_tensor=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.layers(inputs).mean(1)
+        return output
+
+
+def transformer(tasks: int) -> Bench:
+    """Four transformer layers of width 128, batch 32 of 32 tokens: 793,344 shared parameters."""
+    torch.manual_seed(0)
+    heads = nn.ModuleList(nn.Linear(128, 10) for _ in range(tasks))
+    return Bench(Tokens(), heads, torch.randn(32, 32, 128), torch.randint(10, (tasks, 32)))
+
+
+MODELS = {"mlp": mlp, "conv": conv, "transformer": transformer}

@@ -11,8 +11,9 @@ from torch.utils import checkpoint
 
 import motet
 from motet.methods import GramMethod, JacobianMethod, LossMethod, Method
-from motet.routes import ROUTES
 
+ROUTES = ("exact", "last-layer", "features", "probe")
+"""Those that any model can take; the disjoint one has a file of its own."""
 TASKS = ("depth", "normals", "edges")
 
 
@@ -89,7 +90,7 @@ def plain(seed: int = 0, weights: tuple[float, ...] = (1.0, 1.0, 1.0), **options
 @pytest.mark.parametrize(
     ("method", "route"),
     # A Jacobian method needs whole gradients, which the last-layer route refuses; that is tested below.
-    [(m, r) for m in (motet.methods.Sum, Ones, Rows) for r in ROUTES if (m, r) != (Rows, "last-layer")],
+    [(m, r) for m in (motet.methods.Sum, Ones, Rows) for r in ROUTES if m is not Rows or r in ("exact", "features")],
 )
 def test_equal_weights_give_the_plain_sum_on_every_route(method, route):
     model, x = make()
@@ -400,16 +401,18 @@ def test_weights_go_by_name_and_by_position():
     [
         ("sum", "features", None, "none"),
         (Ones(), "features", None, "exact"),
-        (Ones(), "features", 1.1, "features"),
-        (Ones(), "features", 2.0, "last-layer"),
+        (Ones(), "features", 1.02, "features"),
+        (Ones(), "features", 1.5, "last-layer"),
         (Ones(), "features", 3.0, "exact"),
-        (Ones(), "shared", 1.1, "exact"),
+        (Ones(), "shared", 1.1, "probe"),
+        (Ones(), "shared", 3.0, "exact"),
         (Rows(), "features", 1.1, "features"),
         (Rows(), "features", None, "exact"),
     ],
 )
 def test_auto_takes_the_most_exact_route_within_the_budget_and_says_why(method, given, budget, expected, caplog):
-    model, x = make()
+    wide = nn.Sequential(nn.Linear(4, 2000), nn.ReLU(), nn.Linear(2000, 2000), nn.ReLU(), nn.Linear(2000, 500))
+    model, x = make(trunk=wide, width=500)
     z, losses = model.losses(x)
     options = {"features": z} if given == "features" else {"shared": model.trunk.parameters()}
     with caplog.at_level(logging.INFO, logger="motet"):
@@ -565,15 +568,16 @@ def nested() -> tuple[list[Tensor], dict[str, Tensor], nn.Module]:
     return [low, high], {"coarse": high.pow(2).mean(), "fine": (low - 1).pow(2).mean()}, body
 
 
-@pytest.mark.parametrize("route", ["last-layer", "features"])
-def test_features_computed_from_one_another_are_refused_and_exact_takes_them(route):
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("given", ["features", "twice", "shared"])
+def test_features_computed_from_one_another_give_the_plain_sum(route, given):
     taps, losses, body = nested()
-    with pytest.raises(ValueError, match="computed from another, or given twice.*shared="):
-        motet.Balancer(Ones(), route=route).backward(losses, features=taps)
-    with pytest.raises(ValueError, match="given twice"):
-        motet.Balancer(Ones(), route=route).backward(losses, features=[taps[0], taps[0]])
-    assert all(g is None for g in grads(body).values())
-    motet.Balancer(Ones(), route="exact").backward(losses, shared=body)
+    if given == "shared":
+        if route in ("last-layer", "features"):
+            return
+        motet.Balancer(Ones(), route=route).backward(losses, shared=body)
+    else:
+        motet.Balancer(Ones(), route=route).backward(losses, features=taps if given == "features" else taps + taps[:1])
     found = grads(body)
     _, losses, body = nested()
     sum(losses.values()).backward()

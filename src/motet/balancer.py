@@ -1,19 +1,56 @@
 """Losses in, ``.grad`` out: the drop-in for ``loss.backward()`` when there are several losses."""
 
+import copy
 import difflib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from motet import methods, routes
-from motet.incoming import host_values, read_features, read_losses, read_shared, task_names
+from motet import audit, methods, routes
+from motet.gathering import Gatherer
+from motet.incoming import (
+    host_values,
+    read_assignment,
+    read_blocks,
+    read_features,
+    read_losses,
+    read_second,
+    read_shared,
+    task_names,
+)
+from motet.linalg import as_double
+from motet.solvers.products import ProductGram
 from motet.step import BalancerStep, NonFiniteError, StepCost, TaskVector
 
 logger = logging.getLogger("motet")
+
+Losses = Mapping[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The tasks that take part in one step: their losses, the values of these on the host, and what lies below."""
+
+    present: dict[str, Tensor]
+    numbers: Tensor
+    taps: list[Tensor]
+    trunk: list[Tensor]
+    skipped: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.present)
+
+    def keep(self, kept: list[int], skipped: tuple[str, ...]) -> "_Batch":
+        """The same without the other tasks."""
+        tasks = [self.tasks[index] for index in kept]
+        present = {task: self.present[task] for task in tasks}
+        return replace(self, present=present, numbers=self.numbers[kept], skipped=self.skipped + skipped)
 
 
 class Balancer:
@@ -26,13 +63,19 @@ class Balancer:
 
     Args:
         method: A method or its name.
-        route: "exact", "last-layer" or "features"; "auto" picks from the method's needs, the number of
-            tasks and the budget, and says in one log line what it picked and why. With a route named, a
-            method that weights losses takes it too, so that `BalancerStep.gram` is known.
+        route: "exact", "last-layer", "features", "probe" or "disjoint"; "auto" picks from the method's needs, the
+            number of tasks, the sizes of the model's layers and the budget, and says in one log line what it picked
+            and why. With a route named, a method that weights losses takes it too, so that `BalancerStep.gram` is
+            known.
         budget: Largest factor over a plain step that "auto" may spend; None leaves it free.
         tasks: All tasks there may be. None takes names as they come; with names given, another name is an
             error, which catches typing mistakes.
         nonfinite: "raise" a `NonFiniteError` that names the task, or "skip" that task for this step and log it.
+        granularity: "model" for one weight a task; "module" or "tensor" for weights of their own for every module or
+            parameter tensor of the trunk, from its own Gram matrix, on the exact route.
+        iterations: Products with the Gram matrix a step on the probe route. One is the route's idea; K make it exact.
+        audit_every: Every so many steps compute the exact Gram matrix too and report in `BalancerStep.audit`, and in
+            the log, how far the route's is from it. Such a step costs as much as one on the exact route on top.
 
     Cost:
         One transfer of K numbers from the device a step, to check the losses. On a route one more for the gradients,
@@ -54,6 +97,9 @@ class Balancer:
         *,
         tasks: Sequence[str] | None = None,
         nonfinite: Literal["raise", "skip"] = "raise",
+        granularity: Literal["model", "module", "tensor"] = "model",
+        iterations: int = 1,
+        audit_every: int | None = None,
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         if isinstance(method, type):
@@ -68,25 +114,53 @@ class Balancer:
             raise ValueError(f"budget is a factor over the plain step and must be at least 1, not {budget}")
         if nonfinite not in ("raise", "skip"):
             raise ValueError(f"nonfinite must be 'raise' or 'skip', not {nonfinite!r}")
-        if route == "last-layer" and self.method.needs == "jacobian":
-            raise ValueError(
-                f"{type(self.method).__name__} needs whole gradients, which the last-layer route does not have: "
-                "use route='exact', or route='features' for the gradients at the features"
-            )
-        if route == "features" and self.method.same_rows:
-            raise ValueError(
-                f"{self.method!r} averages gradients over steps, which must be of the same parameters, and not of a "
-                "batch's features: use route='exact'"
-            )
+        if granularity not in ("model", "module", "tensor"):
+            raise ValueError(f"granularity must be 'model', 'module' or 'tensor', not {granularity!r}")
+        if audit_every is not None and not audit_every >= 1:
+            raise ValueError(f"audit_every is a number of steps and must be at least 1, not {audit_every}")
+        if not iterations >= 1:
+            raise ValueError(f"iterations is a number of products a step and must be at least 1, not {iterations}")
+        self._check_route(route, granularity)
         self.route = route
         self.budget = budget
         self.nonfinite = nonfinite
+        self.granularity = granularity
+        self.iterations = iterations
+        self.audit_every = audit_every
         self._fixed = tasks is not None
         self._index = {task: index for index, task in enumerate(task_names(tasks or ()))}
-        self._buffer: Tensor | None = None
-        self._checked: frozenset[int] = frozenset()
-        self._hindered: str | None = None
         self._said: set[str] = set()
+        self._gatherer = Gatherer(self._say)
+        self._estimate = ProductGram()
+        self._probe: routes.Probe | None = None
+        self._chosen: dict[routes.Wish, str] = {}
+        self._steps = 0
+        self._unprobed = ""
+
+    def _check_route(self, route: str, granularity: str) -> None:
+        """Raise a ValueError for a method that this route can't feed."""
+        method, name = self.method, type(self.method).__name__
+        if route in ("last-layer", "probe", "disjoint") and method.needs == "jacobian":
+            raise ValueError(
+                f"{name} needs whole gradients, which the {route} route does not have: "
+                "use route='exact', or route='features' for the gradients at the features"
+            )
+        if route == "features" and method.same_rows:
+            raise ValueError(
+                f"{method!r} averages gradients over steps, which must be of the same parameters, and not of a "
+                "batch's features: use route='exact'"
+            )
+        if route not in ("auto", "exact") and method.two_samples:
+            raise ValueError(f"{name} needs gradients on two batches, which only route='exact' has")
+        if granularity != "model":
+            if route not in ("auto", "exact"):
+                raise ValueError(f"granularity={granularity!r} needs the exact route, not {route!r}")
+            if method.needs != "gram" or not method.batched:
+                able = [known for known in methods.available() if methods.entry(known).cls.batched]
+                raise ValueError(
+                    f"{name} gives one weight a task for the whole model, none per {granularity}; "
+                    f"those that do: {', '.join(able)}"
+                )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -100,18 +174,29 @@ class Balancer:
 
     def backward(
         self,
-        losses: Mapping[str, Tensor | None],
+        losses: Losses,
         features: Tensor | Sequence[Tensor] | Mapping[str, Tensor] | None = None,
         shared: Iterable[Tensor] | torch.nn.Module | None = None,
+        *,
+        validation: Callable[[], Losses] | Losses | None = None,
+        probe: Callable[[], Losses] | None = None,
+        assignment: Tensor | Sequence[str] | None = None,
     ) -> BalancerStep:
         """Add the combined gradient to every parameter's ``.grad``.
 
         Args:
             losses: A scalar loss for every task; None for a task that is absent from the batch, whose state
                 and head stay untouched. A constant, as a loss over no labels gives, counts as absent.
-            features: The tensor or tensors between trunk and heads, none computed from another. All below is shared.
+            features: The tensor or tensors between trunk and heads: all that any head takes, also where one is computed
+                from another, as a skip connection's. All below is shared.
             shared: The shared parameters, where there are no such features. Frozen ones are passed over. On the exact
                 route their ``.grad`` are parts of one storage.
+            validation: The losses on a second batch, or a function that computes them, for methods that weigh the tasks
+                by what helps there (`AutoLambda`, `MOML`, `FORUM`) or want an independent sample (`MoDo`, `SDMGrad`).
+            probe: On the probe route a function that computes the losses again, on this batch or a part of it.
+                Without it the product with the gradients is taken through the graph of ``losses``.
+            assignment: Where every sample belongs to one task, which: (B,) numbers in the order of ``losses``, or
+                names.
 
         Raises:
             NonFiniteError: if a loss or a gradient is not finite, with ``nonfinite="raise"``.
@@ -119,6 +204,9 @@ class Balancer:
         """
         found, constant = read_losses(losses, self._index, self._fixed)
         taps, trunk = read_features(features), read_shared(shared)
+        if validation is not None and not self.method.two_samples:
+            raise ValueError(f"{type(self.method).__name__} learns from one batch: leave validation= out")
+        owners = None if assignment is None else read_assignment(assignment, list(losses))
         # Only now that nothing is wrong with them.
         for task in losses:
             self._index.setdefault(task, len(self._index))
@@ -128,31 +216,33 @@ class Balancer:
         bad = [task for task, value in values.items() if not value.isfinite()]
         skipped = self._refuse(bad, "loss") if bad else ()
         present = {task: loss for task, loss in found.items() if task not in skipped}
-        route = self._route(len(present), taps, trunk)
+        numbers = torch.stack([values[task] for task in present]) if present else torch.empty(0)
+        batch = _Batch(present, numbers, taps, trunk, skipped)
+        route = self._route(batch, owners is not None)
         if not present:
             return self._nothing(StepCost(route, 0, 0), skipped)
-        numbers = torch.stack([values[task] for task in present])
         self._check_bound(present, numbers)
         self._check_alone(route)
-        if route == "none":
-            with self._on(present):
-                return self._sum(present, numbers, skipped)
-        gradients = self._gradients(route, present, taps, trunk)
-        cost = StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
-        gram = gradients.gram()
-        fine = gradients.finite(gram).tolist()
-        if not all(fine):
-            skipped += self._refuse([task for task, ok in zip(present, fine, strict=True) if not ok], "gradient")
-            kept = [index for index, ok in enumerate(fine) if ok]
-            present = {task: loss for task, loss in present.items() if task not in skipped}
-            if not present:
-                return self._nothing(cost, skipped)
-            gradients.keep(kept)
-            gram, numbers = gram[kept][:, kept], numbers[kept]
         with self._on(present):
-            weights = self._combine(gradients, gram, numbers, tuple(present))
-        named = None if weights is None else TaskVector.of(weights, tuple(present))
-        return BalancerStep(tuple(present), named, gram, cost, skipped, self._converged())
+            if route == "none":
+                return self._sum(batch)
+            self.method.observe(numbers)
+            known = None if self.method.needs == "losses" else self.method.known_weights(numbers)
+        if known is not None:
+            return self._weighted(batch, known)
+        if route == "probe":
+            try:
+                return self._probed(batch, probe)
+            except routes.ProbeError as error:
+                if self.route != "auto" or probe is not None:
+                    raise
+                self._unprobed = str(error)
+                route = self._route(batch, owners is not None)
+        second = self._second(validation, present)
+        if owners is not None:
+            places = torch.tensor([list(present).index(t) if t in present else -1 for t in losses] + [-1])
+            owners = places.to(owners.device)[owners]
+        return self._routed(route, batch, second, owners, shared)
 
     def update(self, losses: Mapping[str, Tensor | None]) -> None:
         """Give the losses on the same batch after the optimizer's step, where `wants_feedback` is true.
@@ -173,8 +263,17 @@ class Balancer:
                 self.method.update(numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything for an exact resume: {"tasks": [str], "method": {name: Tensor}, "kind": the method's class}."""
-        return {"tasks": list(self._index), "method": self.method.state_dict(), "kind": type(self.method).__name__}
+        """Everything for an exact resume.
+
+        {"tasks": [str], "method": {name: Tensor}, "kind": the method's class, "products": {name: Tensor}}, the last
+        being what the probe route has learnt.
+        """
+        return {
+            "tasks": list(self._index),
+            "method": self.method.state_dict(),
+            "kind": self.method.kind,
+            "products": self._estimate.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave. Nothing is changed if it does not fit.
@@ -185,12 +284,14 @@ class Balancer:
         missing = {"tasks", "method", "kind"} - set(state)
         if missing:
             raise ValueError(f"this is no state of a Balancer: it lacks {', '.join(sorted(missing))}")
-        if state["kind"] != type(self.method).__name__:
+        if state["kind"] != self.method.kind:
             raise ValueError(f"the state is of the method {state['kind']}, this Balancer's is {self.method!r}")
         tasks = task_names(state["tasks"])
         if self._fixed and tasks != list(self._index):
             raise ValueError(f"the state is of the tasks {tasks}, this Balancer's are {list(self._index)}")
         self.method.load_state_dict(state["method"])
+        if "products" in state:
+            self._estimate.load_state_dict(state["products"])
         self._index = {task: index for index, task in enumerate(tasks)}
 
     # What follows is `backward` in its steps.
@@ -198,6 +299,42 @@ class Balancer:
     def _on(self, tasks: Iterable[str]) -> AbstractContextManager[None]:
         """Tell the method which of all tasks it is given."""
         return self.method.on_tasks(torch.tensor([self._index[task] for task in tasks]), len(self._index))
+
+    def _second(self, validation: Callable[[], Losses] | Losses | None, present: Iterable[str]) -> list[Tensor | None]:
+        """The losses on the second batch, for methods that want one."""
+        if validation is not None:
+            return read_second(validation, list(present))
+        if self.method.two_samples:
+            self._say(f"{type(self.method).__name__} was given no validation=: the training batch stands in for it")
+        return []
+
+    def _routed(
+        self, route: str, batch: "_Batch", second: list[Tensor | None], owners: Tensor | None, shared: Any
+    ) -> BalancerStep:
+        """A step in which the method is given what the route finds."""
+        present, gather = batch.present, self._gatherer.gather
+        truth = None if route == "exact" else self._truth(batch)
+        whole = self.method.needs == "jacobian" or self.granularity != "model"
+        gradients = gather(route, present, batch.taps, batch.trunk, whole=whole, second=second, assignment=owners)
+        self._warn_of_lonely(gradients, len(present))
+        cost = StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
+        gram = gradients.gram()
+        fine = gradients.finite(gram)
+        if not fine.all():
+            kept = fine.nonzero().flatten().tolist()
+            bad = [task for task, ok in zip(present, fine.tolist(), strict=True) if not ok]
+            batch = batch.keep(kept, self._refuse(bad, "gradient"))
+            if not batch.present:
+                return self._nothing(cost, batch.skipped)
+            gradients.keep(kept)
+            gram, truth = gradients.gram(), None
+        with self._on(batch.present):
+            self.method.observe(batch.numbers)
+            twin = None if truth is None else copy.deepcopy(self.method)
+            weights = self._combine(gradients, gram, batch, shared)
+            checked = self._audit(route, gram, weights, truth, twin, batch.numbers)
+        count = len(batch.present)
+        return self._done(batch, weights, gram[:count, :count], cost, checked)
 
     @staticmethod
     def _nothing(cost: StepCost, skipped: tuple[str, ...]) -> BalancerStep:
@@ -225,32 +362,51 @@ class Balancer:
                     "add a constant to that loss or use a method that takes any losses, such as sum"
                 )
 
-    def _route(self, count: int, taps: list[Tensor], shared: list[Tensor]) -> str:
-        name = type(self.method).__name__
+    def _route(self, batch: "_Batch", assigned: bool) -> str:
+        taps, trunk = batch.taps, batch.trunk
         if self.route != "auto":
-            if self.route != "exact" and not taps:
+            if self.route not in ("exact", "probe", "disjoint") and not taps:
                 raise ValueError(f"the {self.route} route needs features=z, the tensor that all heads take")
-            if not taps and not shared:
-                raise ValueError("the exact route needs shared=model.trunk.parameters() or features=z")
+            if not taps and not trunk:
+                raise ValueError(f"the {self.route} route needs shared=model.trunk.parameters() or features=z")
+            if self.route == "disjoint" and not assigned:
+                raise ValueError("the disjoint route needs assignment=, the task that every sample belongs to")
+            if self.route == "features" and self.method.no_conflict:
+                self._say(
+                    f"{type(self.method).__name__} promises that no task loses, and on the features route it keeps "
+                    "that at the features only: the trunk's update may go against a task. route='last-layer' comes "
+                    "closer"
+                )
             return self.route
-        count = max(count, len(self._index))  # The choice must not change with the tasks that a batch has.
-        try:
-            route, reason = routes.choose(
-                self.method.needs, count, bool(taps), bool(shared), self.budget, self.method.same_rows
-            )
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if route in ("exact", "last-layer") and taps and self._obstacle(taps) and self.method.needs == "gram":
-            route, reason = "features", self._obstacle(taps) or ""
-        level = logging.WARNING if "over the budget" in reason else logging.INFO
-        self._say(f"{name} takes the route {route!r}: {reason}", level)
-        return route
+        return self._choose(batch, assigned)
 
-    def _obstacle(self, taps: list[Tensor]) -> str | None:
-        """What keeps the exact and the last-layer route from this trunk; looked up once."""
-        if self._hindered is None:
-            self._hindered = routes.obstacle(taps) or ""
-        return self._hindered or None
+    def _choose(self, batch: "_Batch", assigned: bool) -> str:
+        """The route of ``route="auto"``: looked for once for each set of circumstances, and said in one line."""
+        method, taps = self.method, batch.taps
+        hindered = (self._gatherer.obstacle(taps) or "") if taps and method.needs != "losses" else ""
+        wish = routes.Wish(
+            method.needs,
+            max(len(batch.present), len(self._index)),  # The choice must not change with the tasks that a batch has.
+            bool(taps),
+            bool(batch.trunk),
+            self.budget,
+            method.same_rows,
+            method.two_samples or self.granularity != "model",
+            assigned,
+            hindered,
+            self._unprobed,
+        )
+        if wish not in self._chosen:
+            try:
+                sized = batch.present and wish.needs != "losses" and not hindered
+                work = routes.measure(list(batch.present.values()), taps, batch.trunk) if sized else None
+                route, reason = routes.choose(wish, work)
+            except ValueError as error:
+                raise ValueError(f"{type(method).__name__}: {error}") from None
+            level = logging.WARNING if "over the budget" in reason else logging.INFO
+            self._say(f"{type(method).__name__} takes the route {route!r}: {reason}", level)
+            self._chosen[wish] = route
+        return self._chosen[wish]
 
     def _check_alone(self, route: str) -> None:
         """Task gradients do not pass the hooks that average over processes, and nobody would notice."""
@@ -264,56 +420,126 @@ class Balancer:
             )
         self._say(f"{type(self.method).__name__} weights losses by the values of each process alone")
 
-    def _sum(self, present: dict[str, Tensor], values: Tensor, skipped: tuple[str, ...]) -> BalancerStep:
-        assert isinstance(self.method, methods.LossMethod)
-        weights = self.method.weights(values)
-        for task, weight, loss in zip(present, weights.unbind(), present.values(), strict=True):
+    def _sum(self, batch: "_Batch") -> BalancerStep:
+        weights = self.method.weights(batch.numbers)
+        losses = list(batch.present.values())
+        for task, weight, loss in zip(batch.tasks, weights.unbind(), losses, strict=True):
             self._check_weights(weight, loss.dtype, (task,))
-        losses = list(present.values())
-        factors = [weight.to(loss) for weight, loss in zip(weights.unbind(), losses, strict=True)]
-        torch.autograd.backward(losses, factors)
-        named = TaskVector.of(weights, tuple(present))
-        return BalancerStep(tuple(present), named, None, StepCost("none", 1, 0), skipped, self._converged())
+        torch.autograd.backward(
+            losses, [weight.to(loss) for weight, loss in zip(weights.unbind(), losses, strict=True)]
+        )
+        return self._done(batch, weights, None, StepCost("none", 1, 0))
 
-    def _gradients(
-        self, route: str, present: dict[str, Tensor], taps: list[Tensor], shared: list[Tensor]
-    ) -> routes.TaskGradients:
-        losses = list(present.values())
-        if any(not tap.requires_grad for tap in taps):
-            raise ValueError("the features require no gradient: is the trunk frozen, or were they detached?")
-        if route != "features" and (hindrance := self._obstacle(taps or losses)):
-            raise ValueError(f"the {route} route can't go through this trunk: {hindrance}")
+    def _weighted(self, batch: "_Batch", known: Tensor) -> BalancerStep:
+        """A step whose weights are known before any gradient is: one pass through the trunk."""
+        self._gatherer.check_taps(batch.taps)
+        weights, scale = self._scaled(known, batch)
+        losses = list(batch.present.values())
         try:
-            gradients: routes.TaskGradients
-            if route == "exact":
-                trunk = shared or self._trunk(present, taps)
-                gradients = routes.exact(losses, trunk, self.method.needs == "jacobian", self._buffer)
-                self._warn_of_lonely(gradients, len(present))
-            else:
-                if len(taps) > 1 and routes.nested(taps):
-                    raise ValueError(
-                        "one of the features is computed from another, or given twice, so its gradient would count "
-                        "twice: pass the trunk's parameters as shared= with route='exact'"
-                    )
-                heads = self._heads(present, taps)
-                if route == "features":
-                    gradients = routes.Features(losses, heads, taps, self._buffer)
-                else:
-                    layer = routes.last_layer(taps, {id(parameter) for parameter in shared} or None)
-                    if not layer:
-                        raise ValueError("none of the shared parameters lies below the features")
-                    gradients = routes.LastLayer(losses, heads, taps, layer, self._buffer)
+            gradients = routes.Weighted(
+                losses, weights, scale, self._gatherer.below(batch.present, batch.taps, batch.trunk)
+            )
         except routes.NoPathError as error:
-            names = [list(present)[index] for index in error.tasks]
-            what = "shared parameters" if shared and route == "exact" else "features"
-            who = "no loss uses" if len(names) == len(present) else f"the loss of task {names[0]!r} does not use"
-            raise ValueError(
-                f"{who} the {what}: was a head called on a detached copy, "
-                "or is this another tensor than the one the heads take?"
-            ) from None
-        if self._buffer is None or self._buffer.shape[1] != gradients.rows.shape[1] or len(present) > len(self._buffer):
-            self._buffer = gradients.rows
-        return gradients
+            raise self._gatherer.pathless(error, batch.tasks, bool(batch.trunk)) from None
+        cost = StepCost("known", gradients.trunk_backwards, gradients.head_backwards)
+        if not gradients.finite():
+            bad = [batch.tasks[index] for index in gradients.culprits()]
+            # What is summed up can't be taken apart again: the whole step is left out.
+            return self._nothing(cost, batch.skipped + self._refuse(bad, "gradient"))
+        gradients.write()
+        return self._done(batch, weights, None, cost)
+
+    def _probed(self, batch: "_Batch", closure: Callable[[], Losses] | None) -> BalancerStep:
+        """A step along weights from what earlier products taught of the Gram matrix, which yields one product more.
+
+        Raises:
+            ProbeError: if this model can't be differentiated along its update; nothing has been written.
+        """
+        gatherer, estimate, losses = self._gatherer, self._estimate, list(batch.present.values())
+        gatherer.check_taps(batch.taps)
+        if hindrance := gatherer.obstacle(batch.taps or losses):
+            raise ValueError(f"the probe route can't go through this trunk: {hindrance}")
+        shared = gatherer.below(batch.present, batch.taps, batch.trunk)
+        if self._probe is None or (self._probe.closure is None) != (closure is None):
+            self._probe = routes.Probe(closure)
+        self._probe.closure = closure
+        truth = self._truth(batch)
+        try:
+            step = self._probe.step(losses, batch.tasks, shared)
+            with self._on(batch.present):
+                estimate.begin(torch.tensor([self._index[task] for task in batch.tasks]), len(self._index))
+                for _ in range(self.iterations - 1):
+                    weights, scale = self._from_estimate(copy.deepcopy(self.method), batch)
+                    direction = estimate.next_probe(weights)
+                    if direction is None:
+                        break
+                    estimate.update(direction, step.product(direction))
+                twin = None if truth is None else copy.deepcopy(self.method)
+                gram = estimate.gram()
+                weights, scale = self._from_estimate(self.method, batch)
+            product = step.finish(weights, scale)
+        except routes.NoPathError as error:
+            raise gatherer.pathless(error, batch.tasks, bool(batch.trunk)) from None
+        cost = StepCost("probe", step.trunk_backwards, step.gradients.head_backwards, step.products)
+        if not step.gradients.finite():
+            if closure is not None:  # The graph is gone.
+                bad = [batch.tasks[index] for index in step.gradients.culprits()]
+                return self._nothing(cost, batch.skipped + self._refuse(bad, "gradient"))
+            fine = gatherer.finite(losses, [*shared, *step.heads])
+            bad = [task for task, ok in zip(batch.tasks, fine, strict=True) if not ok]
+            rest = batch.keep([k for k, ok in enumerate(fine) if ok], self._refuse(bad, "gradient"))
+            return self._probed(rest, closure) if rest.present and bad else self._nothing(cost, rest.skipped)
+        step.gradients.write()
+        if closure is None:
+            routes.release(losses, shared)
+        estimate.update(weights, product)
+        with self._on(batch.present):
+            checked = self._audit("probe", gram, weights, truth, twin, batch.numbers)
+        return self._done(batch, weights, gram, cost, checked)
+
+    def _from_estimate(self, method: "methods.Method", batch: "_Batch") -> tuple[Tensor, Tensor]:
+        """Weights from the estimated Gram matrix, and the heads' scale."""
+        if method.needs == "losses":
+            weights = scale = as_double(method.weights(batch.numbers))
+            self._check_weights(weights, torch.float32, batch.tasks)
+            return weights, scale
+        method.observe(batch.numbers)
+        factors = method.loss_weights(batch.numbers)
+        gram = self._estimate.gram()
+        scale = torch.ones_like(gram[0]) if factors is None else factors.to(gram)
+        return self._scaled(method.weights(gram * scale[:, None] * scale[None, :]), batch)
+
+    def _truth(self, batch: "_Batch") -> Tensor | None:
+        """The exact Gram matrix, in steps that are audited."""
+        self._steps += 1
+        if self.audit_every is None or self._steps % self.audit_every:
+            return None
+        gather = self._gatherer.gather
+        return gather("exact", batch.present, batch.taps, batch.trunk, whole=False, retain=True).gram()
+
+    def _scaled(self, weights: Tensor, batch: "_Batch") -> tuple[Tensor, Tensor]:
+        """Weights of the tasks' own gradients and of their heads', with the method's factors on the losses."""
+        factors = self.method.loss_weights(batch.numbers)
+        weights = as_double(weights)
+        scale = torch.ones_like(weights) if factors is None else factors.to(weights)
+        for task, weight, loss in zip(batch.tasks, (weights * scale).unbind(), batch.present.values(), strict=True):
+            self._check_weights(weight, loss.dtype, (task,))
+        return weights * scale, scale
+
+    def _done(
+        self,
+        batch: "_Batch",
+        weights: Tensor | None,
+        gram: Tensor | None,
+        cost: StepCost,
+        checked: audit.Audit | None = None,
+    ) -> BalancerStep:
+        """What is reported of a step."""
+        tasks, blocks = batch.tasks, None
+        if weights is not None and weights.dim() == 2:
+            weights, blocks = None, weights
+        named = None if weights is None else TaskVector.of(weights, tasks)
+        return BalancerStep(tasks, named, gram, cost, batch.skipped, self._converged(), blocks, checked)
 
     def _warn_of_lonely(self, gradients: routes.TaskGradients, tasks: int) -> None:
         """A head among the shared parameters would get a combined gradient in place of its own."""
@@ -323,51 +549,53 @@ class Balancer:
                 "times its weight; pass the trunk's parameters alone if that is not meant"
             )
 
-    def _trunk(self, present: dict[str, Tensor], taps: list[Tensor]) -> list[Tensor]:
-        """The parameters below the features."""
-        self._heads(present, taps)
-        return list({id(leaf): leaf for tap in taps for leaf in routes.leaves(tap)}.values())
-
-    def _heads(self, present: dict[str, Tensor], taps: list[Tensor]) -> list[list[Tensor]]:
-        """Every task's parameters above the features, none of which may be one of the trunk's."""
-        heads = [routes.leaves(loss, stop=taps) for loss in present.values()]
-        # The trunk's graph is the larger one: it is walked again only when heads or features have moved.
-        ids = frozenset(map(id, [*map(routes.nearest, taps), *(leaf for head in heads for leaf in head)]))
-        if ids != self._checked:
-            trunk = {id(leaf) for tap in taps for leaf in routes.leaves(tap)}
-            for task, head in zip(present, heads, strict=True):
-                for leaf in head:
-                    if id(leaf) in trunk:
-                        raise ValueError(
-                            f"the loss of task {task!r} reaches a trunk parameter of shape {tuple(leaf.shape)} past "
-                            "the features (a skip connection, or a parameter in both trunk and head): pass the "
-                            "trunk's parameters as shared= with route='exact', or, where the head takes the output of "
-                            "another branch too, both outputs as features=[...]"
-                        )
-            self._checked = ids
-        return heads
-
-    def _combine(
-        self, gradients: routes.TaskGradients, gram: Tensor, values: Tensor, tasks: tuple[str, ...]
-    ) -> Tensor | None:
+    def _combine(self, gradients: routes.TaskGradients, gram: Tensor, batch: "_Batch", shared: Any) -> Tensor | None:
         """Let the method speak and write ``.grad``; returns the weights of the tasks' own gradients, if it has any."""
-        method = self.method
-        if isinstance(method, methods.LossMethod):
+        method, values = self.method, batch.numbers
+        if method.needs == "losses":
             weights = scale = method.weights(values).to(gram)
         else:
             factors = method.loss_weights(values)
-            scale = gram.new_ones(len(gram)) if factors is None else factors.to(gram)
+            scale = gram.new_ones(len(values)) if factors is None else factors.to(gram)
             if method.needs == "jacobian":
-                assert isinstance(method, methods.GramMethod | methods.JacobianMethod)
                 rows = gradients.rows if factors is None else gradients.rows * scale.to(gradients.rows)[:, None]
                 gradients.write_direction(method.direction(rows), scale)
                 return None
-            assert isinstance(method, methods.GramMethod)
-            weights = method.weights(gram * scale[:, None] * scale[None, :]).to(gram) * scale
+            if self.granularity != "model":
+                assert isinstance(gradients, routes.Exact)
+                return self._combine_blocks(gradients, scale, batch, shared)
+            if len(gram) == 2 * len(values):
+                both = scale.repeat(2)
+                weights = method.pair_weights(gram * both[:, None] * both[None, :]).to(gram) * both
+            else:
+                weights = method.weights(gram * scale[:, None] * scale[None, :]).to(gram) * scale
         # Rows of half precision are combined in float32.
-        self._check_weights(weights, torch.promote_types(gradients.rows.dtype, torch.float32), tasks)
+        self._check_weights(weights, torch.promote_types(gradients.rows.dtype, torch.float32), batch.tasks)
         gradients.write(weights, scale)
+        return weights[: len(values)]
+
+    def _combine_blocks(self, gradients: routes.Exact, scale: Tensor, batch: "_Batch", shared: Any) -> Tensor:
+        """Weights for every block of the trunk: (L, K)."""
+        assert self.granularity != "model"
+        _, sizes = read_blocks(shared, gradients.shared, self.granularity)
+        grams = gradients.blocks(sizes) * scale[:, None] * scale[None, :]
+        weights = self.method.weights(grams).to(grams) * scale
+        self._check_weights(weights, torch.promote_types(gradients.rows.dtype, torch.float32), batch.tasks)
+        gradients.write_blocks(weights, sizes, scale)
         return weights
+
+    def _audit(
+        self, route: str, gram: Tensor, weights: Tensor | None, truth: Tensor | None, twin: Any, values: Tensor
+    ) -> audit.Audit | None:
+        """Compare with what the method's ``twin`` makes of the exact Gram matrix."""
+        if truth is None or weights is None:
+            return None
+        factors = twin.loss_weights(values) if twin.needs != "losses" else None
+        scale = truth.new_ones(len(truth)) if factors is None else factors.to(truth)
+        given = values if twin.needs == "losses" else truth * scale[:, None] * scale[None, :]
+        found = audit.compare(route, gram, weights, truth, twin.weights(given).to(truth) * scale)
+        logger.info("%s", found)
+        return found
 
     def _check_weights(self, weights: Tensor, dtype: torch.dtype, tasks: tuple[str, ...]) -> None:
         """In the dtype in which they are about to be used."""

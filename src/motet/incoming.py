@@ -1,8 +1,9 @@
 """What a Balancer is given, checked: losses, features, shared parameters."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,3 +120,60 @@ def read_shared(shared: Iterable[Tensor] | nn.Module | None) -> list[Tensor]:
                 "pass parameters, and what lies between trunk and heads as features="
             )
     return trained
+
+
+def read_second(
+    second: Callable[[], Mapping[str, Tensor | None]] | Mapping[str, Tensor | None], tasks: Sequence[str]
+) -> list[Tensor | None]:
+    """The tasks' losses on a second batch, from a dict or a function that makes one: K, None for those without.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: if a loss is of no known task, no scalar, or not finite.
+    """
+    given = second() if callable(second) else second
+    found, _ = read_losses(given, list(tasks), fixed=False)
+    for task, value in host_values(found).items():
+        if not value.isfinite():
+            raise ValueError(f"the validation loss of task {task!r} is {value:g}, not a finite number")
+    return [found.get(task) for task in tasks]
+
+
+def read_blocks(
+    shared: Any, trained: Sequence[Tensor], granularity: Literal["module", "tensor"]
+) -> tuple[list[str], list[int]]:
+    """Names and lengths of the runs of shared parameters that have weights of their own.
+
+    Raises:
+        ValueError: for modules, where no module was given.
+    """
+    if not isinstance(shared, nn.Module):
+        if granularity == "module":
+            raise ValueError("granularity='module' needs shared=model.trunk, the module itself, not its parameters")
+        return [f"tensor {index}" for index in range(len(trained))], [1] * len(trained)
+    names = {id(parameter): name for name, parameter in shared.named_parameters()}
+    own = [names[id(parameter)] for parameter in trained]
+    if granularity == "module":
+        own = [name.rpartition(".")[0] or "trunk" for name in own]
+    runs = [(name, len(list(run))) for name, run in itertools.groupby(own)]
+    return [name for name, _ in runs], [length for _, length in runs]
+
+
+def read_assignment(assignment: Any, tasks: Sequence[str]) -> Tensor:
+    """The task of every sample as numbers: (B,), from numbers or names; -1 for a sample of no task given.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for an index out of range.
+    """
+    if isinstance(assignment, Tensor):
+        if assignment.dim() != 1 or assignment.is_floating_point():
+            raise TypeError(
+                f"assignment must hold one whole number a sample, not {assignment.dtype} of shape "
+                f"{tuple(assignment.shape)}"
+            )
+        return assignment.detach()
+    if isinstance(assignment, str) or not isinstance(assignment, Sequence):
+        raise TypeError("assignment must be a tensor of task numbers, or a list of task names, one a sample")
+    index = {task: number for number, task in enumerate(tasks)}
+    return torch.tensor([index.get(task, -1) for task in assignment])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motet.audit import Audit
 from motet.linalg import cosines
 
 
@@ -72,14 +73,17 @@ class StepCost:
     """What one `Balancer.backward` took, in passes.
 
     Attributes:
-        route: "none" where one backward pass of the weighted sum was enough.
+        route: "none" where one backward pass of the weighted sum was enough, "known" where the weights of the tasks'
+            gradients were known without them.
         trunk_backwards: Passes through the whole trunk, of one task or of all together.
         head_backwards: Passes through heads alone.
+        products: On the probe route, products with the tasks' gradients, each about as long as a backward pass.
     """
 
     route: str
     trunk_backwards: int
     head_backwards: int
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class BalancerStep:
             route was needed.
         skipped: Tasks left out because their loss or gradient was not finite.
         converged: False where the method's solver stopped at its iteration limit.
+        block_weights: With ``granularity`` "module" or "tensor" the weights for every block of the trunk: (L, K);
+            `weights` is then None.
+        audit: In steps of ``audit_every`` how far the route is from the exact one.
     """
 
     tasks: tuple[str, ...]
@@ -102,6 +109,8 @@ class BalancerStep:
     cost: StepCost
     skipped: tuple[str, ...] = ()
     converged: bool | Tensor = field(default=True, repr=False)
+    block_weights: Tensor | None = field(default=None, repr=False)
+    audit: Audit | None = None
 
     @property
     def cosines(self) -> Tensor | None:

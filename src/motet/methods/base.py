@@ -43,6 +43,8 @@ class Method:
     """True where the method promises that no update goes against any task's gradient."""
     symmetric: bool = True
     """False where the tasks' order has a meaning, as with a main task or a preference."""
+    two_samples: bool = False
+    """True where the method wants gradients on a second batch too: see `TwoSampleMethod`."""
 
     def __init__(self) -> None:
         self.converged: bool | Tensor = True
@@ -103,9 +105,21 @@ class Method:
         """Weights (K,) from what `needs` names: losses (K,) or the Gram matrix (K, K)."""
         raise NotImplementedError
 
+    def pair_weights(self, joint: Tensor) -> Tensor:
+        """Weights of all 2K gradients where `two_samples` is true: (2K, 2K) → (2K,).
+
+        Most methods leave those of the second batch at zero.
+        """
+        raise NotImplementedError
+
     def direction(self, jacobian: Tensor) -> Tensor:
         """The update, to be descended: (K, P) → (P,). For methods on gradients."""
         raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        """What the state of this method fits: its class, and the class of what it wraps."""
+        return type(self).__name__
 
     def above_bound(self, losses: Tensor) -> Tensor:
         """What the losses exceed `lower_bound` by, in float64: (K,) → (K,). For methods that cannot do without.
@@ -130,11 +144,12 @@ class Method:
     @contextmanager
     def on_tasks(self, rows: Tensor, count: int) -> Iterator[None]:
         """Within this context the K tasks given are the ``rows`` of ``count`` known tasks."""
+        outer = self._rows, self._count
         self._rows, self._count = rows, count
         try:
             yield
         finally:
-            self._rows = self._count = None
+            self._rows, self._count = outer
 
     def recall(self, name: str, like: Tensor, fill: float) -> Tensor:
         """The present tasks' rows of a state, shaped as ``like``: (K, …). Rows never seen hold ``fill``.
@@ -233,11 +248,7 @@ class TwoSampleMethod(GramMethod):
     batch has zeros there.
     """
 
-    two_samples: ClassVar[bool] = True
-
-    def pair_weights(self, joint: Tensor) -> Tensor:
-        """Weights of all 2K gradients: (2K, 2K) → (2K,). Most methods leave those of the second batch at zero."""
-        raise NotImplementedError
+    two_samples = True
 
     def weights(self, gram: Tensor) -> Tensor:
         """The weights if the training batch stands in for the second one, too: (K, K) → (K,)."""

@@ -1,22 +1,27 @@
 """STCH, smooth Tchebycheff scalarization: Lin et al., ICML 2024, arXiv 2402.19078."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from motet.methods.base import LossMethod, register
+from motet.methods.preferred import read_preference, shares, uneven
 
 
 @register("stch", year=2024, cost="losses")
 class STCH(LossMethod):
     r"""Descend a smooth maximum of the log-losses, each against its own starting level.
 
-        K μ log Σₖ exp(log(Lₖ/nₖ)/μ),  so  w = K softmax(log(L/n)/μ) / L.
+        K μ log Σₖ exp(log(rₖLₖ/nₖ)/μ),  so  w = K softmax(log(r L/n)/μ) / L.
 
-    The level n is a task's mean loss over its first ``warmup`` steps, in which it counts as in SI, w = 1/L.
+    The level n is a task's mean loss over its first ``warmup`` steps, in which it counts as in SI, w = 1/L. With
+    small μ the end is where all rₖLₖ/nₖ are equal.
 
     Args:
         mu: Smoothness μ, > 0. Towards 0 only the task that is worst off counts; large μ gives SI.
         warmup: Steps of a task before its level is fixed.
+        preference: r, one positive number a task; None: equal. Towards μ = 0 twice the preference means half the loss.
 
     Shapes:
         losses (K,) → weights (K,).
@@ -29,14 +34,16 @@ class STCH(LossMethod):
 
     Note:
         The authors' code warms up for 4 epochs. TorchJD's STCH is the general form Σ exp(λₖ(Lₖ - zₖ)/μ) on
-        the losses themselves with a preference λ, so the two agree only on losses already put in logarithms.
+        the losses themselves with a preference λ, so the two agree only on losses already put in logarithms, and
+        without a preference: λ would multiply logarithms, which are negative once a loss is below its level, and so
+        turn the preference round. Here r multiplies the losses inside of the logarithm.
     """
 
     scale = 0.0
 
     lower_bound = 0.0
 
-    def __init__(self, mu: float = 1.0, warmup: int = 100) -> None:
+    def __init__(self, mu: float = 1.0, warmup: int = 100, preference: Sequence[float] | None = None) -> None:
         super().__init__()
         if not mu > 0:
             raise ValueError(f"mu is the smoothness of STCH and must be positive, not {mu}")
@@ -44,6 +51,9 @@ class STCH(LossMethod):
             raise ValueError(f"warmup of STCH is a number of steps and must be at least 1, not {warmup}")
         self.mu = mu
         self.warmup = warmup
+        self._preference = read_preference(self, preference)
+        self.preference = None if self._preference is None else self._preference.tolist()
+        self.symmetric = not uneven(self._preference)
 
     def weights(self, losses: Tensor) -> Tensor:
         losses = self.above_bound(losses)
@@ -54,5 +64,6 @@ class STCH(LossMethod):
         self.remember("seen", seen + 1)
         if not ready.any():
             return 1 / losses
-        share = ((losses / level).log() / self.mu).where(ready, -torch.inf).softmax(0)
+        r = shares(self, self._preference, losses)
+        share = ((r * losses / level).log() / self.mu).where(ready, -torch.inf).softmax(0)
         return torch.where(ready, ready.sum() * share, 1.0) / losses

@@ -1,53 +1,90 @@
 """Which route to take when the user leaves it open."""
 
+from dataclasses import dataclass
 from typing import Literal
 
-RouteName = Literal["auto", "exact", "last-layer", "features"]
-ROUTES = ("exact", "last-layer", "features")
+from motet.routes.cost import Work
 
-# Measured steps over the plain sum's at K = 2…40 (docs/benchmarks.md): the last layer costs a few per cent a
-# task on convolutions and about a tenth on plain perceptrons.
-_LAST_LAYER_PER_TASK = 0.1
+RouteName = Literal["auto", "exact", "last-layer", "features", "probe", "disjoint"]
+ROUTES = ("exact", "last-layer", "features", "probe", "disjoint")
+
+_FEW = 4
+"""Up to this many tasks the exact route costs at most three plain steps."""
 
 
-def choose(
-    needs: str, tasks: int, features: bool, shared: bool, budget: float | None, same_rows: bool = False
-) -> tuple[str, str]:
-    """The route and the reason: ``choose("gram", 40, True, False, None)``.
+@dataclass(frozen=True)
+class Wish:
+    """What the method and the caller leave to choose from.
 
-    Args:
+    Attributes:
         needs: What the method works on: "losses", "gram" or "jacobian".
         tasks: K.
         features: Whether the features were given.
         shared: Whether the shared parameters were given.
         budget: Largest allowed factor over the plain step, or None.
         same_rows: Whether the gradients must be of the same parameters in every step.
+        single: Whether all but the exact route are ruled out: a second batch, or weights per layer.
+        assignment: Whether the task of every sample is known.
+        hindered: Why the trunk can be gone through once only, or "".
+        unprobed: Why the probe route can't be taken, or "".
+    """
+
+    needs: str
+    tasks: int
+    features: bool
+    shared: bool
+    budget: float | None = None
+    same_rows: bool = False
+    single: bool = False
+    assignment: bool = False
+    hindered: str = ""
+    unprobed: str = ""
+
+
+def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
+    """The route and the reason: ``choose(Wish("gram", 40, features=True, shared=False))``.
+
+    The truest route comes first: exact (or disjoint, as true), last-layer, probe, features. Without a budget that is
+    the exact one up to four tasks and the last layer from there on; with one the first that keeps within.
+
+    Args:
+        wish: What is wanted.
+        work: Sizes of the graph, for the estimate; None takes a trunk without heads.
 
     Raises:
         ValueError: if nothing was given that a route could start from.
     """
-    if needs == "losses":
+    if wish.needs == "losses":
         return "none", "the method needs the losses' values only"
-    if not features and not shared:
+    if not wish.features and not wish.shared:
         raise ValueError(
             "the method needs the tasks' gradients: pass features=z, the tensor that all heads take, "
             "or shared=model.trunk.parameters()"
         )
-    exact = (1 + 2 * tasks) / 3
-    over = "" if budget is None or exact <= budget else f", over the budget of {budget:g}×"
-    if not features:
-        return "exact", f"only the shared parameters are known; about {exact:.1f}× a plain step{over}"
-    if same_rows:
-        return "exact", f"the method averages gradients over steps; about {exact:.1f}× a plain step{over}"
-    if budget is None:
-        if needs == "jacobian":
-            return "exact", f"the method needs whole gradients; about {exact:.1f}× a plain step"
-        if tasks <= 4:
-            return "exact", f"with {tasks} tasks it costs about {exact:.1f}× a plain step"
-        return "last-layer", f"the exact route would cost about {exact:.1f}× a plain step with {tasks} tasks"
-    if exact <= budget:
-        return "exact", f"about {exact:.1f}× a plain step is within the budget of {budget:g}×"
-    last_layer = 1 + _LAST_LAYER_PER_TASK * tasks
-    if needs == "gram" and last_layer <= budget:
-        return "last-layer", f"about {last_layer:.1f}× a plain step is within the budget of {budget:g}×"
-    return "features", f"the only route within the budget of {budget:g}× a plain step"
+    costs = (work or Work(1.0, 0.0, 0, 0, 0.0, 0)).ratios(wish.tasks)
+    about = {route: f"about {cost:.1f}× a plain step by the sizes of its layers" for route, cost in costs.items()}
+    over = "" if wish.budget is None or costs["exact"] <= wish.budget else f", over the budget of {wish.budget:g}×"
+    if wish.assignment and wish.needs == "gram" and not wish.single:
+        return "disjoint", "every sample belongs to one task, so one backward pass tells all gradients"
+    if wish.hindered and wish.features and wish.needs == "gram" and not wish.single:
+        return "features", wish.hindered
+    if wish.single or wish.same_rows:
+        why = "the method needs whole gradients of the same parameters in every step"
+        return "exact", f"{why}; {about['exact']}{over}"
+    if wish.needs == "jacobian":
+        if not wish.features or wish.budget is None or costs["exact"] <= wish.budget:
+            return "exact", f"the method needs whole gradients; {about['exact']}{over}"
+        return "features", f"the only route to gradients within the budget of {wish.budget:g}×; {about['features']}"
+    if wish.budget is None:
+        if not wish.features:
+            return "exact", f"only the shared parameters are known; {about['exact']}"
+        if wish.tasks <= _FEW:
+            return "exact", f"with {wish.tasks} tasks it is {about['exact']}"
+        return "last-layer", f"{about['last-layer']}; the exact route would be {costs['exact']:.1f}×"
+    for route in ("exact", "last-layer", "probe", "features"):
+        if wish.unprobed and route == "probe":
+            continue
+        if (wish.features or route in ("exact", "probe")) and costs[route] <= wish.budget:
+            return route, f"{about[route]}, within the budget of {wish.budget:g}×"
+    cheapest = "features" if wish.features else "exact" if wish.unprobed else "probe"
+    return cheapest, f"the cheapest there is; {about[cheapest]}, over the budget of {wish.budget:g}×"

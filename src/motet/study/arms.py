@@ -1,8 +1,9 @@
-"""What an arm of a study is, and how arms and seeds are written: ``fair-grad:alpha=1@exact``."""
+"""What an arm of a study is, and how arms and seeds are written: ``ema+fair-grad:alpha=1@exact``."""
 
 import ast
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -29,12 +30,14 @@ class Arm:
         method: Name in the registry; None for single-task models.
         options: Of the method, as (name, value) pairs.
         route: Of the Balancer.
+        wrappers: What the method is put into, outermost first, as (name, value) pairs.
     """
 
     label: str
     method: str | None
     options: tuple[tuple[str, Any], ...] = ()
     route: routes.RouteName = "auto"
+    wrappers: tuple[tuple[str, Any], ...] = ()
 
     def balancer(self, tasks: Sequence[str], seed: int) -> Balancer:
         """A fresh Balancer; the random numbers of a random method come from ``seed``."""
@@ -42,11 +45,27 @@ class Arm:
         options = dict(self.options)
         if any(option.name == "generator" for option in methods.entry(self.method).options):
             options["generator"] = torch.Generator().manual_seed(seed)
-        return Balancer(methods.get(self.method, **options), self.route, tasks=tasks)
+        method = methods.get(self.method, **options)
+        for name, value in reversed(self.wrappers):
+            method = _WRAPPERS[name](method, value)
+        return Balancer(method, self.route, tasks=tasks)
+
+
+# What stands before the options and the route, whose numbers may hold a plus sign.
+_HEAD = re.compile("[^:@]*")
+_WRAPPERS: dict[str, Callable[[methods.Method, Any], methods.Method]] = {
+    "ema": lambda method, value: methods.EMA(method, value),
+    "log": lambda method, _: methods.LogLosses(method),
+    "every": lambda method, value: methods.Every(value, method),
+}
+_WRAPPER_DEFAULTS = {"ema": 0.9, "log": None, "every": 10}
 
 
 def parse(text: str) -> Arm:
-    """Read ``METHOD[:option=value,…][@route]``, or ``stl`` for one model a task.
+    """Read ``[WRAPPER[=value]+…]METHOD[:option=value,…][@route]``, or ``stl`` for one model a task.
+
+    The wrappers are ``ema=0.9`` (averaged weights), ``log`` (log-losses) and ``every=10`` (new weights each tenth
+    step), with these values where none is given.
 
     What is written in several ways gets one label, or it would be trained several times: options that equal their
     default and ``@auto`` are dropped, and the rest stands in the method's own order.
@@ -54,14 +73,17 @@ def parse(text: str) -> Arm:
     Raises:
         ValueError: for an unknown method, option or route, with the nearest ones, or a value the method refuses.
 
-    >>> parse("FairGrad:alpha=2.0@auto").label, parse("cagrad:c=1.0").label
-    ('fair-grad', 'cagrad:c=1')
+    >>> parse("FairGrad:alpha=2.0@auto").label, parse("cagrad:c=1.0").label, parse("EMA+log+mgda").label
+    ('fair-grad', 'cagrad:c=1', 'ema=0.9+log+mgda')
     """
-    spec, _, route = text.strip().partition("@")
+    start = len(_HEAD.match(text.strip())[0])  # type: ignore[index]
+    *around, last = text.strip()[:start].split("+")
+    wrappers = tuple(_wrapper(text, part) for part in around)
+    spec, _, route = (last + text.strip()[start:]).partition("@")
     name, _, rest = spec.partition(":")
     if name.lower() in (SINGLE, "single"):
-        if rest or route:
-            raise ValueError(f"arm {text!r}: {SINGLE} takes no options and no route")
+        if rest or route or wrappers:
+            raise ValueError(f"arm {text!r}: {SINGLE} takes no options, no wrapper and no route")
         return Arm(SINGLE, None)
     try:
         found = methods.entry(name)
@@ -81,9 +103,10 @@ def parse(text: str) -> Arm:
             key=lambda item: order.index(item[0]) if item[0] in order else len(order),
         )
     )
-    label = found.name + (":" + ",".join(f"{k}={_written(v)}" for k, v in options) if options else "")
+    label = "".join(f"{name}={_written(value)}+" if value is not None else f"{name}+" for name, value in wrappers)
+    label += found.name + (":" + ",".join(f"{k}={_written(v)}" for k, v in options) if options else "")
     label += f"@{route}" if route else ""
-    arm = Arm(label, found.name, options, route or "auto")  # type: ignore[arg-type]
+    arm = Arm(label, found.name, options, route or "auto", wrappers)  # type: ignore[arg-type]
     try:
         arm.balancer(("a", "b"), seed=0)
     except (TypeError, ValueError) as error:
@@ -133,6 +156,23 @@ def _written(value: object) -> str:
         return str(value)
     short = f"{value:g}"
     return short if float(short) == value else str(value)
+
+
+def _wrapper(text: str, part: str) -> tuple[str, Any]:
+    name, equals, _value = part.strip().lower().partition("=")
+    if name not in _WRAPPERS:
+        near = difflib.get_close_matches(name, _WRAPPERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_WRAPPERS)}"
+        raise ValueError(f"arm {text!r}: there is no wrapper {name!r}: {hint}")
+    default = _WRAPPER_DEFAULTS[name]
+    if not equals:
+        return name, default
+    if default is None:
+        raise ValueError(f"arm {text!r}: {name} takes no value")
+    _, number = _option(text, part)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"arm {text!r}: {name} takes a number, as in {name}={default}")
+    return name, number
 
 
 def _option(text: str, part: str) -> tuple[str, Any]:

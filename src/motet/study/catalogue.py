@@ -1,8 +1,11 @@
 """What the command line shows of methods and problems, and the documentation's table of methods."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from rich import box
@@ -14,20 +17,91 @@ from rich.text import Text
 from motet.methods.registry import Entry
 from motet.problems.base import Problem
 
+_KINDS = {
+    "Weights from the losses: one backward pass, as the plain sum": ("losses", "extra-forward"),
+    "Weights from the Gram matrix of the tasks' gradients, on any route": ("gram",),
+    "Directions from the gradients themselves, on the exact route or at the features": ("jacobian",),
+}
+"""Headings and the costs under them."""
+_LEGEND = (
+    ("✓", "passes motet.testing.check_method; ✓✓ agrees with its definition, solved in another way, too"),
+    (
+        "length",
+        "of the first update over the mean gradient's, where five tasks agree and where they clash: medians. "
+        "Methods that differ here need learning rates that differ as much",
+    ),
+    (
+        "conflict",
+        "whether an update goes against a task's gradient: none, as the method promises; seen or unseen in the check, "
+        "where it promises nothing",
+    ),
+)
+
 
 def methods(console: Console, entries: Sequence[Entry]) -> None:
-    """All methods, with reference and options."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "needs", "what it does"):
-        table.add_column(name, no_wrap=name != "what it does")
-    for entry in entries:
-        about = Text(entry.summary)
-        about.append(f"\n{entry.reference}", style="dim")
-        if _options(entry):
-            about.append(f"\n{_options(entry)}", style="cyan")
-        table.add_row(entry.name, entry.cost, about)
-    console.print(table)
+    """All methods by kind, with badge, step length, options and reference."""
+    name = max(len(entry.name) for entry in entries)
+    for heading, found in _by_kind(entries):
+        console.print(Text(f"\n{heading}", style="bold"))
+        console.print(Text(f"{'':<{name}}      length of update", style="dim"))
+        console.print(Text(f"{'name':<{name}}   ✓  agree  clash  conflict  options", style="dim"))
+        for entry in found:
+            badge, agree, clash, conflict = _conformance(entry)
+            line = Text(f"{entry.name:<{name}}", style="bold")
+            line.append(f"  {badge:>2} {agree:>6} {clash:>6}  {conflict:<8}  ", style="not bold")
+            if options := _options(entry):
+                # Under one another where one line is not enough.
+                console.print(_hanging(line, Text(options, style="cyan"), console.width))
+            else:
+                console.print(line)
+            about = Text(entry.summary)
+            if entry.cost == "extra-forward":
+                about.append(" Takes one more forward pass.")
+            about.append(f" [{entry.reference}]", style="dim")
+            for wrapped in about.wrap(console, console.width - 2):
+                wrapped.rstrip()
+                console.print(Text("  ").append_text(wrapped))
+    console.print()
+    for term, meaning in _LEGEND:
+        console.print(_hanging(Text(f"{term:<10}"), Text(meaning), console.width))
     console.print(Text("motet methods NAME describes one: formula, options, where definitions differ."))
+
+
+def _by_kind(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    for heading, costs in _KINDS.items():
+        if found := [entry for entry in entries if entry.cost in costs]:
+            yield heading, found
+
+
+def _hanging(head: Text, rest: Text, width: int) -> Table:
+    """A text whose later lines start where its first does, after a head."""
+    grid = Table.grid()
+    grid.add_column(width=head.cell_len, no_wrap=True)
+    grid.add_column(max_width=max(width - head.cell_len, 20))
+    grid.add_row(head, rest)
+    return grid
+
+
+@cache
+def _record() -> dict[str, dict[str, Any]]:
+    """What `motet.testing.conformance` has written."""
+    found: dict[str, dict[str, Any]] = json.loads(
+        resources.files("motet.methods").joinpath("conformance.json").read_text(encoding="utf-8")
+    )
+    return found
+
+
+def _conformance(entry: Entry) -> tuple[str, str, str, str]:
+    """Badge, length where tasks agree and where they clash, conflict; ? where the method was not checked."""
+    record = _record().get(entry.name)
+    if record is None:
+        return "?", "?", "?", "?"
+    if not record["passes"]:
+        return "✗", "", "", ""
+    seen = "unseen" if record["never_conflicted"] else "seen"
+    lengths = (record["length_agreeing"], record["length_conflicting"])
+    agree, clash = (f"{length:.3g}" if length < 1000 else f"{length:.0f}" for length in lengths)
+    return "✓✓" if record["oracle"] else "✓", agree, clash, "none" if record["no_conflict_declared"] else seen
 
 
 def method_json(entry: Entry) -> dict[str, Any]:
@@ -40,23 +114,49 @@ def method_json(entry: Entry) -> dict[str, Any]:
         "cost": entry.cost,
         "summary": entry.summary,
         "options": {option.name: option.default for option in entry.options},
+        "conformance": _record().get(entry.name),
     }
 
 
 def method(console: Console, entry: Entry) -> None:
     """One method in full."""
     console.print(Text(f"{entry.name}: {entry.title}", style="bold"))
-    console.print(Text(f"{entry.reference} · needs {entry.cost}\n"))
+    console.print(Text(f"{entry.reference} · needs {entry.cost}"))
+    console.print(Text(f"{_verdict(entry)}\n"))
     for indent, text in _paragraphs(inspect.getdoc(entry.cls) or ""):
         console.print(Padding(Text(text), (0, 0, 0, indent)))
     if _options(entry):
         console.print(Text(f"\nAs an arm: {entry.name}:option=value,… with {_options(entry)}"))
 
 
+def _verdict(entry: Entry) -> str:
+    record = _record().get(entry.name)
+    if record is None:
+        return "? not in the record of motet.testing.check_method"
+    badge, agree, clash, conflict = _conformance(entry)
+    if not record["passes"]:
+        return f"{badge} fails motet.testing.check_method"
+    scale = record["scale"]
+    law = "its length follows no power of the losses" if scale is None else f"losses times c make it c^{scale:g} times"
+    definition = f"; definition checked: {record['oracle']}" if record["oracle"] else ""
+    return (
+        f"{badge} passes motet.testing.check_method{definition}. First update: {agree} times the mean gradient where "
+        f"tasks agree, {clash} where they clash; {law}; conflict with a task's gradient: {conflict}"
+        + (", as promised." if record["no_conflict_declared"] else " in the check.")
+    )
+
+
 def _options(entry: Entry) -> str:
     # A generator is an object, which no one can write on a command line.
-    written = [option for option in entry.options if option.name != "generator"]
-    return ", ".join(f"{option.name}={option.default!r}" for option in written)
+    return ", ".join(_written(entry, generator=False))
+
+
+def _written(entry: Entry, generator: bool) -> list[str]:
+    return [
+        option.name if option.default is inspect.Parameter.empty else f"{option.name}={option.default!r}"
+        for option in entry.options
+        if generator or option.name != "generator"
+    ]
 
 
 def _paragraphs(doc: str) -> Iterator[tuple[int, str]]:
@@ -78,18 +178,28 @@ def _paragraphs(doc: str) -> Iterator[tuple[int, str]]:
 
 def methods_markdown(entries: Sequence[Entry]) -> str:
     """The documentation's table of methods."""
-    rows = ["| name | what it does | options | needs | reference |", "| --- | --- | --- | --- | --- |"]
-    for entry in entries:
-        options = ", ".join(f"`{option.name}={option.default!r}`" for option in entry.options)
-        cells = (f"`{entry.name}`", entry.summary, options, entry.cost, entry.reference)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    head = "# Methods\n\nMade from the registry by `motet methods --markdown`; do not edit.\n\n"
-    costs = (
-        "\n\n`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
+    columns = ("name", "✓", "agree", "clash", "conflict", "what it does", "options", "needs", "reference")
+    lines = ["# Methods", "", "Made from the registry by `motet methods --markdown`; do not edit.", ""]
+    for heading, found in _by_kind(entries):
+        lines += [f"## {heading}", "", f"| {' | '.join(columns)} |", "| --- | --- | ---: | ---: |" + " --- |" * 5]
+        for entry in found:
+            options = ", ".join(f"`{option}`" for option in _written(entry, generator=True))
+            cells = (f"`{entry.name}`", *_conformance(entry), entry.summary, options, entry.cost, entry.reference)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    lines += [
+        "`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
         "products of the tasks' gradients, on any route. `jacobian`: the gradients themselves, on the exact route or "
-        "at the features.\n"
-    )
-    return head + "\n".join(rows) + costs
+        "at the features.",
+        "",
+        "✓ passes `motet.testing.check_method`; ✓✓ agrees with its definition, solved in another way, too. agree and "
+        "clash: median length of the first update over the mean gradient's, where five tasks agree and where they "
+        "clash; methods that differ here need learning rates that differ as much. conflict: whether an update goes "
+        "against a task's gradient: none, as the method promises; seen or unseen in the check, where it promises "
+        "nothing.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def problems(console: Console, found: Sequence[Problem]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from motet.methods import Method
-from motet.testing.steps import TASKS, WIDTH, conflicting, difference, normal, some_losses, step
+from motet.testing.steps import TASKS, WIDTH, conflicting, difference, normal, scaled_losses, some_losses, step
 
 _SEEDS = range(25)
 
@@ -38,8 +38,9 @@ def measure(fresh: Callable[[], Method]) -> MethodReport:
     for kind in (agree, [conflicting(seed=seed) for seed in _SEEDS]):
         lengths.append([])
         for seed, rows in zip(_SEEDS, kind, strict=True):
-            losses = some_losses(fresh(), seed=seed)
-            update, *scaled = (step(fresh(), losses * c, rows * c) for c in (1.0, 10.0, 100.0))
+            method = fresh()
+            losses = some_losses(method, seed=seed)
+            update, *scaled = (step(fresh(), scaled_losses(method, losses, c), rows * c) for c in (1.0, 10.0, 100.0))
             length = update.norm().clamp(min=1e-300)
             lengths[-1].append(float(length / rows.mean(0).norm()))
             cosines.append(float((rows @ update / rows.norm(dim=1) / length).min()))

@@ -2,55 +2,91 @@
 
 import copy
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from motet import methods
 from motet.linalg import combine, gram
-from motet.methods import GramMethod, JacobianMethod, LossMethod, Method
+from motet.methods import Method
+from motet.testing import promises
 from motet.testing.method_report import MethodReport, measure
-from motet.testing.steps import WIDTH, conflicting, difference, loss_cases, normal, row_cases, some_losses, step, steps
+from motet.testing.oracle import Oracle, oracle_check
+from motet.testing.steps import (
+    TASKS,
+    WIDTH,
+    ask,
+    conflicting,
+    difference,
+    loss_cases,
+    normal,
+    row_cases,
+    some_losses,
+    step,
+    steps,
+)
 
 _Fresh = Callable[[], Method]
 _Check = Callable[[_Fresh], Iterator[str]]
 _TOLERANCE = 1e-5
 """Of the largest entry: what two ways to one answer may differ by in float64. Motet's solvers stop at 1e-6."""
+_TORCH = str(Path(torch.__file__).parent)
 _REMEMBER = "keep all state as tensors through self.recall and self.remember"
 
 
-def check_method(method: Method | Callable[[], Method] | str, *, report: bool = False) -> MethodReport | None:
+def check_method(
+    method: Method | Callable[[], Method] | str, *, report: bool = False, oracle: Oracle | None = None
+) -> MethodReport | None:
     """Check all that motet relies on in a method, a user's own or one of the registry.
 
     Weights and directions have their shapes, are finite for zero, duplicated, dependent and badly scaled gradients
     and for all losses above `Method.lower_bound`, are the same in float32 and float64, and carry no graph. Inputs stay
     as they are. The same state and input give the same answer, and torch's global generator is left alone.
-    The tasks' order does not matter, unless the method has a generator. A Gram method's direction is Jᵀ times its
-    weights. A saved state continues bit for bit. An absent task keeps its rows of state. A loss not above the
-    bound is an error that names its index; a task that is not finite leaves later steps alone.
+    A Gram method's direction is Jᵀ times its weights. A saved state continues bit for bit. An absent task keeps its
+    rows of state. A loss not above the bound is an error that names its index; a task that is not finite leaves later
+    steps alone.
+
+    What a method declares holds, too: all losses times 1e-6 … 1e6 change the first update as `Method.scale` says;
+    with `Method.no_conflict` no update goes against a task's gradient where gradients are independent; the tasks'
+    order does not matter, unless `Method.symmetric` is False or there is a generator; with `Method.batched` many Gram
+    matrices at once give the weights of each alone; with `Method.two_samples` a second batch may lack tasks.
 
     Args:
-        method: One that has made no step (copies are checked), a class or function that makes one, or a name.
+        method: One that has made no step (copies are checked), a class or function that makes one, or a name. A
+            method with options of one value a task must be made for five tasks.
         report: Whether to measure step length, scale and conflict, too, and to return them.
+        oracle: The method's definition, solved in another way. Its parameters name what it is given: any of
+            ``losses`` (K,), ``gram`` (K, K), ``jacobian`` (K, P), of the losses themselves and in float64, and
+            ``generator``, a copy of the method's. It returns the direction (P,) if it takes ``jacobian``, else weights
+            (K,), or None where the definition has no answer. First updates must agree to 1e-4 of the largest entry.
 
     Raises:
         AssertionError: with one line for each thing that does not hold.
         TypeError: if this is no method.
-        ValueError: if it has made steps and holds state.
+        ValueError: if it has made steps and holds state, is made for another number of tasks than five, or the
+            oracle takes what there is not.
 
     Cost:
-        About 500 steps of five tasks, and 150 for the report.
+        About 400 steps of five tasks, 550 with a state, and 150 for the report.
+
+    >>> check_method("mgda")
+    >>> check_method("sum", oracle=lambda jacobian: jacobian.sum(0))
     """
     original = _make(method)
     fresh = partial(copy.deepcopy, original)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        faults = [*_run(fresh, _single(original))]
+        fixed = _made_for_so_many(fresh)
+        faults = [*_run(fresh, _single(fresh, fixed))]
         repeated = [*_run(fresh, {"the same steps twice": _repeat})]
         # Where two runs never agree, comparing others would only say so again.
-        faults += repeated or _run(fresh, _compared(original))
+        faults += repeated or _run(fresh, _compared(original, fixed))
+        if oracle is not None and not repeated:
+            faults += _run(fresh, {"the oracle": oracle_check(oracle, fixed)})
         if faults:
             raise AssertionError("\n- ".join([f"{original!r} does not keep what motet relies on:", *_lines(faults)]))
         return measure(fresh) if report else None
@@ -59,11 +95,34 @@ def check_method(method: Method | Callable[[], Method] | str, *, report: bool = 
 def _make(method: Method | Callable[[], Method] | str) -> Method:
     make = partial(methods.get, method) if isinstance(method, str) else method
     made = make if isinstance(make, Method) else make()
-    if not isinstance(made, LossMethod | GramMethod | JacobianMethod):
+    if not isinstance(made, Method) or getattr(made, "needs", None) not in ("losses", "gram", "jacobian"):
         raise TypeError(f"{made!r} must derive from LossMethod, GramMethod or JacobianMethod to be a method")
-    if made is method and made._state:
-        raise ValueError(f"{made!r} has made steps and holds the state {', '.join(made._state)}: pass a new one")
+    if made is method and made.state_dict().keys() - {"generator"}:
+        held = ", ".join(made.state_dict().keys() - {"generator"})
+        raise ValueError(f"{made!r} has made steps and holds the state {held}: pass a new one")
     return made
+
+
+def _made_for_so_many(fresh: _Fresh) -> bool:
+    """Whether the method takes five tasks and no other number, as `Method.chosen` says.
+
+    Raises:
+        ValueError: if it takes another number only.
+    """
+
+    def refusal(tasks: int) -> str | None:
+        method = fresh()
+        try:
+            ask(method, some_losses(method, tasks), conflicting(tasks))
+        except ValueError as error:
+            return str(error) if "one a task" in str(error) else None
+        except Exception:  # The checks say so.
+            return None
+        return None
+
+    if refused := refusal(TASKS):
+        raise ValueError(f"{refused}; check_method works with {TASKS}: make the method for {TASKS} tasks")
+    return refusal(TASKS - 1) is not None
 
 
 def _run(fresh: _Fresh, checks: dict[str, _Check]) -> Iterator[tuple[str, str]]:
@@ -73,7 +132,13 @@ def _run(fresh: _Fresh, checks: dict[str, _Check]) -> Iterator[tuple[str, str]]:
             yield from ((done, fault) for fault in check(fresh))
         except Exception as error:  # Whatever a user's method raises belongs in the report.
             first = (str(error).splitlines() or [""])[0]
-            yield done, f"raised {type(error).__name__}, and must give an answer: {first}"
+            yield done, f"raised {type(error).__name__}, and must give an answer: {first}{_where(error)}"
+
+
+def _where(error: Exception) -> str:
+    """The last line of the method's own, or of the check's where there is none, which an error came through."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_TORCH)]
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
 
 
 def _lines(faults: list[tuple[str, str]]) -> list[str]:
@@ -85,33 +150,47 @@ def _lines(faults: list[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(done[:3])}{more[fault]}: {fault}" for fault, done in causes.items()]
 
 
-def _single(method: Method) -> dict[str, _Check]:
-    """The checks of one run, by what is done."""
+def _single(fresh: _Fresh, fixed: bool) -> dict[str, _Check]:
+    """The checks of one run, by what is done; those of five tasks only if the method is made for so many."""
+    method = fresh()
     checks: dict[str, _Check] = {}
-    on_losses = isinstance(method, LossMethod)
-    if not on_losses:
-        for what, rows in row_cases().items():
-            checks[what] = partial(_finite, losses=some_losses(method, len(rows)), rows=rows)
-    if on_losses or type(method).loss_weights is not Method.loss_weights:
-        for what, losses in loss_cases(method.lower_bound).items():
-            checks[what] = partial(_finite, losses=losses, rows=normal(len(losses), WIDTH))
-    checks |= {"inputs that require gradients": _graph, "a step": _kept, "a task absent from a step": _absent}
+    inputs: dict[str, tuple[Tensor, Tensor]] = {}
+    if method.needs != "losses":
+        inputs |= {what: (some_losses(method, len(rows)), rows) for what, rows in row_cases().items()}
+    if promises.reads_losses(fresh):
+        given = loss_cases(method.lower_bound)
+        inputs |= {what: (losses, normal(len(losses), WIDTH)) for what, losses in given.items()}
+    for what, (losses, rows) in inputs.items():
+        if not fixed or len(losses) == TASKS:
+            checks[what] = partial(_finite, losses=losses, rows=rows)
+    checks |= {"inputs that require gradients": _graph, "a step": _kept}
+    checks["a task absent from a step"] = partial(_absent, joins=not fixed)
     if (bound := method.lower_bound) is not None:
         checks |= {f"a loss of {bad:g}": partial(_bound, bad=bad) for bad in (bound, bound - 1)}
     for bad in (torch.nan, torch.inf):
         checks[f"a loss of {bad}"] = partial(_broken_task, loss=bad, gradient=1.0)
-        if not on_losses:
+        if method.needs != "losses":
             checks[f"a gradient of {bad}"] = partial(_broken_task, loss=1.0, gradient=bad)
+    if type(method).known_weights is not Method.known_weights:
+        checks["known weights"] = promises.known_weights
+    if method.two_samples:
+        checks["a second batch"] = promises.two_samples
     return checks
 
 
-def _compared(method: Method) -> dict[str, _Check]:
-    """The checks that compare two runs."""
-    checks: dict[str, _Check] = {"float32 in place of float64": _precision, "a resume after 55 steps": _resume}
-    if method.generator is None:
+def _compared(method: Method, fixed: bool) -> dict[str, _Check]:
+    """The checks that compare two runs, and those of what is declared."""
+    checks: dict[str, _Check] = {"float32 in place of float64": _precision, "a resume from the saved state": _resume}
+    if method.generator is None and method.symmetric:
         checks["the tasks in another order"] = _order
-    if isinstance(method, GramMethod) and method.needs == "gram":
+    if method.needs == "gram":
         checks["direction(J) beside weights(J Jᵀ)"] = _direction
+    if method.scale is not None:
+        checks[f"the declared scale {method.scale:.3g}"] = promises.scale
+    if method.no_conflict:
+        checks["the declared no_conflict"] = partial(promises.no_conflict, fixed=fixed)
+    if method.batched and method.generator is None:
+        checks["the declared batched"] = promises.batched
     return checks
 
 
@@ -119,18 +198,23 @@ def _answers(fresh: _Fresh, losses: Tensor, rows: Tensor) -> Iterator[tuple[str,
     """Name, value and due length of all that a method says in three steps on one input."""
     method, other = fresh(), fresh()
     for _ in range(3):
-        if isinstance(method, LossMethod):
+        for each in (method, other):
+            each.observe(losses.clone())
+        known, _ = method.known_weights(losses.clone()), other.known_weights(losses.clone())
+        if known is not None:
+            yield "known_weights", known, len(losses)
+        elif method.needs == "losses":
             yield "weights", method.weights(losses.clone()), len(losses)
-            method.update(losses)
-            continue
-        assert isinstance(method, GramMethod | JacobianMethod)
-        scaled = rows.clone()
-        if (factors := method.loss_weights(losses.clone())) is not None:
-            yield "loss_weights", factors, len(losses)
-            scaled = factors.to(rows)[:, None] * rows
-        if isinstance(other, GramMethod):
-            yield "weights", other.weights(gram(scaled)), len(rows)
-        yield "direction", method.direction(scaled), rows.shape[1]
+        else:
+            scaled = rows.clone()
+            if (factors := method.loss_weights(losses.clone())) is not None:
+                yield "loss_weights", factors, len(losses)
+                scaled = factors.to(rows)[:, None] * rows
+            if method.needs == "gram":
+                yield "weights", other.weights(gram(scaled)), len(rows)
+            yield "direction", method.direction(scaled), rows.shape[1]
+        for each in (method, other):
+            each.update(losses.clone())
 
 
 def _finite(fresh: _Fresh, losses: Tensor, rows: Tensor) -> Iterator[str]:
@@ -160,7 +244,9 @@ def _kept(fresh: _Fresh) -> Iterator[str]:
     given = {"losses": some_losses(method), "jacobian": conflicting(), "gram": gram(conflicting())}
     before = {name: value.clone() for name, value in given.items()}
     step(method, given["losses"], given["jacobian"])
-    if isinstance(other, GramMethod):
+    if method.needs != "losses":
+        fresh().direction(given["jacobian"])
+    if method.needs == "gram":
         other.weights(given["gram"])
     if changed := [name for name in given if not torch.equal(given[name], before[name])]:
         yield f"{' and '.join(changed)} changed in place, and must stay as given: clone first"
@@ -174,7 +260,7 @@ def _bound(fresh: _Fresh, bad: float) -> Iterator[str]:
     losses = some_losses(method)
     losses[3] = bad
     try:
-        _ = method.weights(losses) if isinstance(method, LossMethod) else method.loss_weights(losses)
+        ask(method, losses, conflicting())
     except ValueError as error:
         if not re.search(r"\b3\b", str(error)):
             yield f"the error does not name the loss, whose index is 3: {error}"
@@ -200,26 +286,24 @@ def _broken_task(fresh: _Fresh, loss: float, gradient: float) -> Iterator[str]:
         yield f"it stays in the state{held}, and later steps must not know of it: remember finite numbers only"
 
 
-def _absent(fresh: _Fresh) -> Iterator[str]:
+def _absent(fresh: _Fresh, joins: bool) -> Iterator[str]:
     method = fresh()
+    tasks = 6 if joins else TASKS
+    more = tasks + joins
 
     def on(rows: list[int], count: int) -> dict[str, Tensor]:
         with method.on_tasks(torch.tensor(rows), count):
             step(method, some_losses(method, count, seed=count)[rows], conflicting(count, seed=count)[rows])
         return _state(method)
 
-    on([*range(6)], 6)
-    before, after = on([*range(6)], 6), on([0, 2, 3, 5, 6], 7)
+    on([*range(tasks)], tasks)
+    before, after = on([*range(tasks)], tasks), on([row for row in range(more) if row not in (1, 4)], more)
     for name, rows in before.items():
-        # Task 6 joins, which tells rows of tasks from other state.
-        if (
-            rows.dim()
-            and len(rows) == 6
-            and len(after[name]) == 7
-            and not torch.equal(rows[[1, 4]], after[name][[1, 4]])
-        ):
+        # That a task joins tells rows of tasks from other state.
+        of_tasks = rows.dim() and len(rows) == tasks and len(after[name]) == more
+        if of_tasks and not torch.equal(rows[[1, 4]], after[name][[1, 4]]):
             yield f"its rows of the state {name!r} changed, and must stay: write through self.remember alone"
-    on([*range(7)], 7)
+    on([*range(more)], more)
 
 
 def _repeat(fresh: _Fresh) -> Iterator[str]:
@@ -246,27 +330,42 @@ def _order(fresh: _Fresh) -> Iterator[str]:
 
 
 def _direction(fresh: _Fresh) -> Iterator[str]:
-    method, other, rows = fresh(), fresh(), conflicting()
-    assert isinstance(method, GramMethod)
-    assert isinstance(other, GramMethod)
-    off = difference(method.direction(rows.clone()), combine(other.weights(gram(rows)), rows))
+    method, other = fresh(), fresh()
+    off = 0.0
+    for number in range(3):
+        rows = conflicting(seed=number)
+        for each in (method, other):
+            each.observe(some_losses(method, seed=number))
+        off = max(off, difference(method.direction(rows.clone()), combine(other.weights(gram(rows)), rows)))
     if off > _TOLERANCE:
         yield f"direction is off Jᵀw by {off:.2g} of its largest entry, and must be it: leave it to GramMethod"
 
 
 def _resume(fresh: _Fresh) -> Iterator[str]:
     method, resumed = fresh(), fresh()
-    steps(method, 0, 55)  # DWA fills its windows by step 50 and STCH its warm-up by 100: before and after.
+    steps(method, 0, 5)
+    # DWA fills its windows by step 50 and STCH its warm-up by 100: before and after. Without state, less will do.
+    first, last = (55, 105) if method.state_dict() else (15, 25)
+    steps(method, 5, first)
     state, saved = method.state_dict(), _state(method)
     if wrong := [repr(name) for name in state if name not in saved]:
         yield f"state_dict holds {', '.join(wrong)}, and must hold tensors only: {_REMEMBER}"
         return
-    expected = steps(method, 55, 105)
+    expected = steps(method, first, last)
     if any(not torch.equal(state[name], value) for name, value in saved.items()):
         yield "the saved state changed as the method went on, and must stay: clone what state_dict returns"
     resumed.load_state_dict(saved)
-    if difference(steps(resumed, 55, 105), expected) > 0:
-        yield f"the updates are not those of an uninterrupted run, and must be, bit for bit: {_REMEMBER}"
+    if difference(steps(resumed, first, last), expected) > 0:
+        moved = _moved(vars(fresh()), vars(method))
+        unsaved = f"{', '.join(moved)} changed and is not saved; " if moved else ""
+        yield f"the updates are not those of an uninterrupted run, and must be, bit for bit: {unsaved}{_REMEMBER}"
+
+
+def _moved(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """Names of attributes of a method's own that steps have changed."""
+    own = {name: repr(value) for name, value in after.items() if name not in vars(Method())}
+    # An address in memory says nothing.
+    return [f"self.{name}" for name, now in own.items() if " at 0x" not in now and now != repr(before.get(name))]
 
 
 def _state(method: Method) -> dict[str, Tensor]:

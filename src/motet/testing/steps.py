@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from motet.linalg import combine
-from motet.methods import GramMethod, JacobianMethod, LossMethod, Method
+from motet.linalg import combine, gram
+from motet.methods import Method
 
 TASKS, WIDTH = 5, 13
 
@@ -48,6 +48,19 @@ def row_cases() -> dict[str, Tensor]:
     }
 
 
+def solvable_cases() -> dict[str, Tensor]:
+    """Jacobians of full rank, on which a promise or a definition has no way out: (K, P) in float64."""
+    cases: dict[str, Tensor] = {}
+    for tasks, seed in ((2, 11), (3, 12), (TASKS, 13), (8, 14)):
+        spread = torch.logspace(-1.5, 1.5, tasks, dtype=torch.float64)[:, None]
+        cases |= {
+            f"{tasks} gradients at random": normal(tasks, WIDTH, seed=seed),
+            f"{tasks} gradients in strong conflict": conflicting(tasks, seed=seed),
+            f"{tasks} gradients in conflict, one 1000 times another": conflicting(tasks, seed=seed) * spread,
+        }
+    return cases
+
+
 def loss_cases(bound: float | None) -> dict[str, Tensor]:
     """Losses that a method with this lower bound must accept: (K,) in float64."""
     floor = bound or 0.0
@@ -64,14 +77,29 @@ def loss_cases(bound: float | None) -> dict[str, Tensor]:
     return {what: floor + excess for what, excess in above.items()} | (unbounded if bound is None else {})
 
 
+def scaled_losses(method: Method, losses: Tensor, factor: float) -> Tensor:
+    """The losses times a factor, or, for a method with a bound of its own, what exceeds it: (K,) → (K,)."""
+    bound = method.lower_bound or 0.0
+    return bound + (losses - bound) * factor
+
+
+def ask(method: Method, losses: Tensor, rows: Tensor) -> Tensor:
+    """The update of the trunk as a Balancer makes it: losses (K,) and their gradients (K, P) → (P,)."""
+    method.observe(losses)
+    known = method.known_weights(losses)
+    factors = None if method.needs == "losses" else method.loss_weights(losses)
+    if factors is not None:
+        rows = factors.to(rows)[:, None] * rows
+    if known is not None:
+        return combine(known, rows)
+    if method.needs == "jacobian":
+        return method.direction(rows)
+    return combine(method.weights(losses if method.needs == "losses" else gram(rows)), rows)
+
+
 def step(method: Method, losses: Tensor, rows: Tensor) -> Tensor:
-    """The update of the trunk as a Balancer makes it, and feedback on it: (K,), (K, P) → (P,)."""
-    if isinstance(method, LossMethod):
-        direction = combine(method.weights(losses), rows)
-    else:
-        assert isinstance(method, GramMethod | JacobianMethod)
-        factors = method.loss_weights(losses)
-        direction = method.direction(rows if factors is None else factors.to(rows)[:, None] * rows)
+    """What `ask` gives, and feedback on it: (K,), (K, P) → (P,)."""
+    direction = ask(method, losses, rows)
     method.update(losses - 0.1 * (losses - (method.lower_bound or 0.0)).abs())
     return direction
 
