@@ -77,6 +77,7 @@ from motet.methods.krum import Krum as Krum
 from motet.methods.trimmed_mean import TrimmedMean as TrimmedMean
 from motet.methods.random_weights import Random as Random
 from motet.methods.constant import Constant as Constant
+
 # What goes around a method.
 from motet.methods.ema import EMA as EMA
 from motet.methods.every import Every as Every

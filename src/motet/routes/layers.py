@@ -152,20 +152,21 @@ class Product(Layer):
     def pair(self, rows: Sequence[Tensor], owners: int) -> tuple[Tensor, Tensor] | None:
         """Δ and A of the product from some rows, or None if it had better not be made one for so many owners."""
 
-    def spread_gram(self, rows: Tensor, pattern: Tensor) -> Tensor:
+    def spread_gram(self, rows: Tensor, pattern: Tensor, sketch: int | None = None) -> Tensor:
         r"""Gram matrix of the tasks' gradients, where each cotangent is one pattern times a number a sample and output.
 
         With Δₖ[bp, o] = rₖ[b, o] m[bp, o] over the positions p of sample b, the sum over positions is the same for
         all tasks: ∂Lₖ/∂W[o] = Σ_b rₖ[b, o] Σₚ m[bp, o] A[bp].
 
         Shapes:
-            rows (K, B, out), pattern (N, out) → (K, K), float64.
+            rows (K, B, out), pattern (N, out) → (K, K), float64; ``sketch``: see `sketched`.
         """
         tasks, batch, outputs = rows.shape
-        if len(pattern) == batch:
+        short = self.sketched(sketch)
+        if len(pattern) == batch and short is None:
             return self.product_gram(rows * pattern)
         wide = torch.promote_types(rows.dtype, torch.float32)
-        inputs = self.matrix().to(wide).view(batch, len(pattern) // batch, -1)
+        inputs = (self.matrix() if short is None else short).to(wide).view(batch, len(pattern) // batch, -1)
         patterns = pattern.to(wide).view(batch, -1, outputs)
         total = inputs.new_zeros(tasks, tasks)
         step = max(1, _BLOCK // (max(batch, tasks) * inputs.shape[2]))
@@ -182,21 +183,38 @@ class Product(Layer):
         kernel = rows * rows * (inputs + tasks * outputs) + tasks * tasks * rows * outputs
         return kernel < inputs * outputs * tasks * (rows + tasks)
 
-    def accumulator(self, tasks: int) -> "ProductGram":
-        """What gathers the cotangents of K tasks."""
-        return ProductGram(self, tasks)
+    def accumulator(self, tasks: int, sketch: int | None = None) -> "ProductGram":
+        """What gathers the cotangents of K tasks; ``sketch``: see `sketched`."""
+        return ProductGram(self, tasks, sketch)
+
+    def sketched(self, numbers: int | None) -> Tensor | None:
+        r"""A R/√width with random signs R: (N, width), or None where that saves little or nothing is asked for.
+
+        ⟨ΔₖᵀA R, ΔₗᵀA R⟩/width is ⟨ΔₖᵀA, ΔₗᵀA⟩ in the mean over R, and the more numbers a task, width times outputs,
+        the closer: cosines are off by about 1/√numbers or less. R is the same in every step, or resumed runs would
+        differ.
+        """
+        _, inputs, outputs = self.shape()
+        width = 0 if numbers is None else -(-numbers // outputs)
+        if numbers is None or inputs < 2 * width:
+            return None
+        matrix = self.matrix()
+        signs = torch.randint(2, (inputs, width), generator=torch.Generator().manual_seed(0))
+        short: Tensor = matrix @ ((2 * signs - 1) / width**0.5).to(matrix)
+        return short
 
 
 class ProductGram:
     """The Gram matrix of K tasks' gradients of one `Product`, whose cotangents come one task after another."""
 
-    def __init__(self, layer: Product, tasks: int) -> None:
-        rows, inputs, outputs = layer.shape()
+    def __init__(self, layer: Product, tasks: int, sketch: int | None = None) -> None:
+        rows, _, outputs = layer.shape()
         self.layer = layer
-        self.inputs = layer.matrix()
-        self.kernel = layer.kernel_pays(tasks)
-        width = rows if self.kernel else inputs
-        size = (tasks, rows, outputs) if self.kernel else (tasks, outputs, inputs)
+        short = layer.sketched(sketch)
+        self.inputs = layer.matrix() if short is None else short
+        self.kernel = short is None and layer.kernel_pays(tasks)
+        width = rows if self.kernel else self.inputs.shape[1]
+        size = (tasks, rows, outputs) if self.kernel else (tasks, outputs, width)
         assert width  # An empty batch has no gradients.
         self.kept = self.inputs.new_empty(size)
         self.shifts = self.inputs.new_empty(tasks, outputs)

@@ -97,9 +97,9 @@ def _make(method: Method | Callable[[], Method] | str) -> Method:
     made = make if isinstance(make, Method) else make()
     if not isinstance(made, Method) or getattr(made, "needs", None) not in ("losses", "gram", "jacobian"):
         raise TypeError(f"{made!r} must derive from LossMethod, GramMethod or JacobianMethod to be a method")
-    if made is method and made.state_dict().keys() - {"generator"}:
-        held = ", ".join(made.state_dict().keys() - {"generator"})
-        raise ValueError(f"{made!r} has made steps and holds the state {held}: pass a new one")
+    held = [name for name in made.state_dict() if name.rpartition(".")[2] != "generator"]  # A wrapper's: inner.…
+    if made is method and held:
+        raise ValueError(f"{made!r} has made steps and holds the state {', '.join(held)}: pass a new one")
     return made
 
 
