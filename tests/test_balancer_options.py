@@ -1,6 +1,8 @@
 """Weights per layer, second batches, audits and weights that are known in advance."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -229,3 +231,17 @@ def test_ones_by_way_of_known_weights_are_the_plain_sum():
         balancer.backward(losses, features=z)
     for name, expected in plain().items():
         assert_close(grads(model)[name], 2 * expected, rtol=1e-6, atol=1e-12, msg=name)
+
+
+def test_a_forgotten_balancer_gives_its_buffer_back_at_once():
+    model, x = make()
+    z, losses = model.losses(x)
+    balancer = motet.Balancer(Ones())
+    balancer.backward(losses, features=z)
+    gone = weakref.ref(balancer)
+    gc.disable()
+    try:
+        del balancer
+        assert gone() is None
+    finally:
+        gc.enable()

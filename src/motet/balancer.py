@@ -130,7 +130,7 @@ class Balancer:
         self._fixed = tasks is not None
         self._index = {task: index for index, task in enumerate(task_names(tasks or ()))}
         self._said: set[str] = set()
-        self._gatherer = Gatherer(self._say)
+        self._gatherer = Gatherer()
         self._estimate = ProductGram()
         self._probe: routes.Probe | None = None
         self._chosen: dict[routes.Wish, str] = {}

@@ -1,25 +1,17 @@
 """From losses, features and shared parameters to the tasks' gradients on one route, with errors that name the task."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from motet import routes
 
-logger = logging.getLogger("motet")
-
 
 class Gatherer:
-    """Runs the routes, and keeps from step to step what need not be done twice: buffers and walks through the graph.
+    """Runs the routes, and keeps from step to step what need not be done twice: buffers and walks through the graph."""
 
-    Args:
-        say: Where notices go, each once.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self) -> None:
         self._buffer: Tensor | None = None
         self._checked: frozenset[int] = frozenset()
         self._hindered: str | None = None
