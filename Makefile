@@ -20,8 +20,10 @@ test: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/fidelity.py
 
-docs: .venv/runtime
+docs: .venv/dev
+	$(BIN)/python -m motet.testing.conformance
 	$(BIN)/motet methods --markdown > docs/methods.md
 
 clean:

@@ -2,17 +2,20 @@
 
 import pytest
 import torch
+from benchmarks import robustness
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from motet.linalg import gram as gram_of
 from motet.solvers import conflict_averse, fair_fixed_point, min_norm_point, project_on_dual_cone, unit_diagonal
-from motet.solvers.complementarity import _interior_point, minimise_on_orthant, violation
+from motet.solvers.complementarity import minimise_on_orthant, violation
+from motet.solvers.unit_diagonal import LIFT, lifted
 from tests.matrices import DEGENERATE, FULL_RANK, jacobian, jacobians
 
 SOLVERS = {
-    "projection": lambda g: project_on_dual_cone(g, torch.eye(len(g)) / len(g)),
+    "projection": lambda g: project_on_dual_cone(g, torch.eye(g.shape[-1]) / g.shape[-1]),
     "min-norm": min_norm_point,
     "conflict-averse": lambda g: conflict_averse(g, 0.4),
     "wide conflict-averse": lambda g: conflict_averse(g, 1.5),
@@ -176,13 +179,15 @@ def test_the_scale_of_the_gradients_leaves_the_weights_alone(solver, factor, mat
     assert_close(SOLVERS[solver](gram * factor**2)[0], SOLVERS[solver](gram)[0], rtol=1e-7, atol=1e-12)
 
 
-@given(jacobians(tasks=(1, 7)))
-def test_the_interior_point_method_agrees_with_pivoting(matrix):
-    unit = unit_diagonal(gram_of(matrix))
-    pivoted = minimise_on_orthant(unit.cosines, unit.cosines)
-    inner = _interior_point(unit.cosines, unit.cosines)
-    assert (violation(unit.cosines, unit.cosines, inner) <= 1e-8).all()
-    assert_close(inner @ unit.cosines, pivoted @ unit.cosines, rtol=1e-6, atol=1e-6)
+@given(jacobians(tasks=(1, 7)), st.integers(0, 100))
+def test_the_path_agrees_with_exchanges_of_the_support(matrix, seed):
+    """What says that a matrix was lifted decides which of the two is used."""
+    linear = torch.randn(3, len(matrix), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    given, lift = lifted(unit_diagonal(gram_of(matrix)).measured)
+    exchanged = minimise_on_orthant(given, 0 * lift, linear)
+    followed = minimise_on_orthant(given, 0 * lift + 1e-300, linear)
+    assert (violation(given, 0 * lift, linear, followed) <= 1e-8).all()
+    assert_close(followed, exchanged, rtol=1e-6, atol=1e-6 * float(exchanged.max()))
 
 
 def test_programmes_on_which_pivoting_cycles_are_solved():
@@ -203,6 +208,99 @@ def test_the_unit_diagonal_form_leaves_a_well_conditioned_matrix_alone():
 def test_the_unit_diagonal_form_lifts_what_rounding_pushed_below_zero():
     gram = torch.tensor([[1.0, 1.0 + 1e-6], [1.0 + 1e-6, 1.0]], dtype=torch.float64)
     assert torch.linalg.eigvalsh(unit_diagonal(gram).cosines)[0] > 0
+
+
+def test_a_well_conditioned_matrix_is_not_lifted():
+    measured = unit_diagonal(gram_of(jacobian("weak", 5, 0))).measured
+    matrix, lift = lifted(measured)
+    assert lift == 0
+    assert torch.equal(matrix, measured)
+
+
+@pytest.mark.parametrize("below", [0.0, 1e-7, 1e-6])
+def test_a_matrix_is_lifted_by_a_third_more_than_it_needs(below):
+    three = unit_diagonal(gram_of(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], dtype=torch.float64))).measured
+    matrix, lift = lifted(three - below * torch.eye(3))
+    assert_close(lift, torch.tensor(max(LIFT, below * 4 / 3), dtype=torch.float64), rtol=1e-6, atol=0)
+    assert torch.linalg.eigvalsh(matrix)[0] >= lift / 4 - 1e-12
+
+
+def stack(tasks: int) -> Tensor:
+    """Two by five Gram matrices, all kinds and one with a NaN."""
+    kinds = (*FULL_RANK, *DEGENERATE)
+    grams = torch.stack([gram_of(jacobian(kind, tasks, number)) for number, kind in enumerate(kinds)])
+    grams[3, 0, -1] = torch.nan
+    return grams.view(2, 5, tasks, tasks)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 7, 20])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_stack_of_matrices_has_the_solutions_of_each_alone(solver, tasks):
+    """To 1e-9. How duplicated tasks share a weight, and where the search for a solution that isn't there ends,
+    depends on rounding, which the size of a stack changes."""
+    grams = stack(tasks)
+    weights, converged = SOLVERS[solver](grams)
+    assert converged.shape == (2, 5)
+    for row in range(2):
+        for column in range(5):
+            alone, whether = SOLVERS[solver](grams[row, column])
+            assert converged[row, column] == whether
+            unit = unit_diagonal(grams[row, column])
+            clear = bool(whether) and lifted(unit.measured)[1] == 0
+            together, alone = weights[row, column] * unit.norms, alone * unit.norms
+            size = float(alone.abs().max().nan_to_num())
+            assert_close(together, alone, rtol=0, atol=(1e-9 if clear else 1e-6) * size, equal_nan=True)
+            if whether:
+                assert_close(together @ unit.measured, alone @ unit.measured, rtol=0, atol=1e-9 * size)
+    assert weights[0, 3].isnan().all()
+    assert weights.isnan().flatten(2).any(2).sum() == 1
+
+
+def test_a_stack_may_have_targets_of_its_own():
+    grams = torch.stack([gram_of(jacobian("strong", 4, seed)) for seed in range(3)])
+    targets = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights, _ = project_on_dual_cone(grams, targets)
+    for gram, target, weight in zip(grams, targets, weights, strict=True):
+        assert_close(weight, project_on_dual_cone(gram, target)[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("tasks", "rank"), [(6, 6), (12, 6), (40, 20)])
+def test_projections_are_those_of_non_negative_least_squares(tasks, rank, seed):
+    """min |Jᵀ(u + x)| over x ≥ 0, by an active set method on J itself."""
+    optimize = pytest.importorskip("scipy.optimize")
+    rows = torch.randn(tasks, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mean = rows.mean(0)
+    weights, _ = project_on_dual_cone(gram_of(rows), torch.full((1, tasks), 1 / tasks))
+    x, _ = optimize.nnls(rows.T.numpy(), -mean.numpy(), maxiter=1000)
+    assert_close(weights[0] @ rows, mean + torch.from_numpy(x) @ rows, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("c", [0.4, 1.5])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("tasks", "rank"), [(5, 8), (8, 6)])
+def test_the_conflict_averse_direction_is_that_of_a_cone_programme(tasks, rank, seed, c):
+    cp = pytest.importorskip("cvxpy")
+    rows = torch.randn(tasks, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mean = rows.mean(0)
+    weights, converged = conflict_averse(gram_of(rows), c)
+    direction, least = cp.Variable(rank), cp.Variable()
+    within = cp.norm(direction - mean.numpy()) <= c * float(mean.norm())
+    cp.Problem(cp.Maximize(least), [within, rows.numpy() @ direction >= least]).solve(solver=cp.CLARABEL)
+    assert converged
+    assert_close((rows @ (weights @ rows)).min(), torch.tensor(float(least.value)).double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", robustness.SOLVERS)
+def test_a_thousand_hard_matrices_are_solved_wherever_they_can_be(solver):
+    """Norms from 1e-12 to 1e12, dependent, duplicated, opposite and zero gradients, products of float32."""
+    for grams in robustness.grams(3, tasks=(1, 2, 3, 5, 8, 12, 40)):
+        answer = robustness.SOLVERS[solver](grams)
+        assert answer.weights.isfinite().all()
+        assert answer.converged[answer.solvable].all()
+        # A product of float32 gradients may be a matrix of which no residual is less than its negative eigenvalue.
+        limit = (-4 / 3 * torch.linalg.eigvalsh(unit_diagonal(grams).measured)[:, 0]).clamp(min=1e-6)
+        assert (answer.residual <= limit)[answer.solvable].all()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

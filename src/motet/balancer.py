@@ -5,7 +5,7 @@ import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -110,16 +110,23 @@ class Balancer:
             near = difflib.get_close_matches(str(route), routes.ROUTES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are auto, {', '.join(routes.ROUTES)}"
             raise ValueError(f"there is no route {route!r}: {hint}")
+        if isinstance(budget, str):
+            raise TypeError(f"budget must be a number, not {budget!r}")
         if budget is not None and not budget >= 1:
             raise ValueError(f"budget is a factor over the plain step and must be at least 1, not {budget}")
         if nonfinite not in ("raise", "skip"):
             raise ValueError(f"nonfinite must be 'raise' or 'skip', not {nonfinite!r}")
         if granularity not in ("model", "module", "tensor"):
             raise ValueError(f"granularity must be 'model', 'module' or 'tensor', not {granularity!r}")
-        if audit_every is not None and not audit_every >= 1:
-            raise ValueError(f"audit_every is a number of steps and must be at least 1, not {audit_every}")
-        if not iterations >= 1:
-            raise ValueError(f"iterations is a number of products a step and must be at least 1, not {iterations}")
+        if audit_every is not None and not (isinstance(audit_every, int) and audit_every >= 1):
+            raise ValueError(f"audit_every must be a whole number of steps of at least 1, not {audit_every!r}")
+        if audit_every is not None and (route == "exact" or self.method.needs == "jacobian"):
+            why = "the exact route is itself exact" if route == "exact" else f"{self.method!r} gives no weights"
+            raise ValueError(f"audit_every has nothing to compare: {why}")
+        if not (isinstance(iterations, int) and iterations >= 1):
+            raise ValueError(f"iterations must be a whole number of products of at least 1, not {iterations!r}")
+        if iterations > 1 and route not in ("auto", "probe"):
+            raise ValueError(f"iterations are products of the probe route, and the route is {route!r}")
         self._check_route(route, granularity)
         self.route = route
         self.budget = budget
@@ -136,6 +143,7 @@ class Balancer:
         self._chosen: dict[routes.Wish, str] = {}
         self._steps = 0
         self._unprobed = ""
+        self._blocks: list[str] = []
 
     def _check_route(self, route: str, granularity: str) -> None:
         """Raise a ValueError for a method that this route can't feed."""
@@ -196,7 +204,7 @@ class Balancer:
             probe: On the probe route a function that computes the losses again, on this batch or a part of it.
                 Without it the product with the gradients is taken through the graph of ``losses``.
             assignment: Where every sample belongs to one task, which: (B,) numbers in the order of ``losses``, or
-                names.
+                names. On the disjoint route it can be left out if there are features: their gradients tell.
 
         Raises:
             NonFiniteError: if a loss or a gradient is not finite, with ``nonfinite="raise"``.
@@ -206,6 +214,8 @@ class Balancer:
         taps, trunk = read_features(features), read_shared(shared)
         if validation is not None and not self.method.two_samples:
             raise ValueError(f"{type(self.method).__name__} learns from one batch: leave validation= out")
+        if probe is not None and not callable(probe):
+            raise TypeError(f"probe must be a function that computes the losses, not {type(probe).__name__}")
         owners = None if assignment is None else read_assignment(assignment, list(losses))
         # Only now that nothing is wrong with them.
         for task in losses:
@@ -216,6 +226,7 @@ class Balancer:
         bad = [task for task, value in values.items() if not value.isfinite()]
         skipped = self._refuse(bad, "loss") if bad else ()
         present = {task: loss for task, loss in found.items() if task not in skipped}
+        self._steps += 1
         numbers = torch.stack([values[task] for task in present]) if present else torch.empty(0)
         batch = _Batch(present, numbers, taps, trunk, skipped)
         route = self._route(batch, owners is not None)
@@ -242,6 +253,8 @@ class Balancer:
         if owners is not None:
             places = torch.tensor([list(present).index(t) if t in present else -1 for t in losses] + [-1])
             owners = places.to(owners.device)[owners]
+        elif route == "disjoint":
+            owners = routes.infer_assignment(list(present.values()), taps, list(present))
         return self._routed(route, batch, second, owners, shared)
 
     def update(self, losses: Mapping[str, Tensor | None]) -> None:
@@ -254,6 +267,8 @@ class Balancer:
                 raise ValueError(f"there is no task {task!r} here: {', '.join(self._index)}")
             if loss is not None and not isinstance(loss, Tensor):
                 raise TypeError(f"the loss of task {task!r} must be a tensor, not {type(loss).__name__}")
+            if loss is not None and loss.numel() != 1:
+                raise ValueError(f"the loss of task {task!r} has shape {tuple(loss.shape)}: reduce it to a scalar")
         values = host_values({task: loss for task, loss in losses.items() if loss is not None})
         finite = {task: value for task, value in values.items() if value.isfinite()}
         if finite:
@@ -265,14 +280,16 @@ class Balancer:
     def state_dict(self) -> dict[str, Any]:
         """Everything for an exact resume.
 
-        {"tasks": [str], "method": {name: Tensor}, "kind": the method's class, "products": {name: Tensor}}, the last
-        being what the probe route has learnt.
+        {"tasks": [str], "method": {name: Tensor}, "kind": the method's class, "products": {name: Tensor}, "routes":
+        [dict], "steps": int}: products is what the probe route has learnt, routes what "auto" has chosen.
         """
         return {
             "tasks": list(self._index),
             "method": self.method.state_dict(),
             "kind": self.method.kind,
             "products": self._estimate.state_dict(),
+            "routes": [{**asdict(wish), "route": route} for wish, route in self._chosen.items()],
+            "steps": self._steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -289,9 +306,16 @@ class Balancer:
         tasks = task_names(state["tasks"])
         if self._fixed and tasks != list(self._index):
             raise ValueError(f"the state is of the tasks {tasks}, this Balancer's are {list(self._index)}")
-        self.method.load_state_dict(state["method"])
+        estimate = ProductGram()
         if "products" in state:
-            self._estimate.load_state_dict(state["products"])
+            estimate.load_state_dict(state["products"])
+        chosen = {}
+        for row in state.get("routes", ()):
+            wish = {name: value for name, value in row.items() if name != "route"}
+            chosen[routes.Wish(**wish)] = row["route"]
+        self.method.load_state_dict(state["method"])
+        self._estimate, self._chosen, self._steps = estimate, chosen, int(state.get("steps", 0))
+        self._unprobed = next((wish.unprobed for wish in chosen if wish.unprobed), "")
         self._index = {task: index for index, task in enumerate(tasks)}
 
     # What follows is `backward` in its steps.
@@ -303,7 +327,7 @@ class Balancer:
     def _second(self, validation: Callable[[], Losses] | Losses | None, present: Iterable[str]) -> list[Tensor | None]:
         """The losses on the second batch, for methods that want one."""
         if validation is not None:
-            return read_second(validation, list(present))
+            return read_second(validation, list(present), self._index)
         if self.method.two_samples:
             self._say(f"{type(self.method).__name__} was given no validation=: the training batch stands in for it")
         return []
@@ -369,7 +393,7 @@ class Balancer:
                 raise ValueError(f"the {self.route} route needs features=z, the tensor that all heads take")
             if not taps and not trunk:
                 raise ValueError(f"the {self.route} route needs shared=model.trunk.parameters() or features=z")
-            if self.route == "disjoint" and not assigned:
+            if self.route == "disjoint" and not assigned and not taps:
                 raise ValueError("the disjoint route needs assignment=, the task that every sample belongs to")
             if self.route == "features" and self.method.no_conflict:
                 self._say(
@@ -433,7 +457,8 @@ class Balancer:
     def _weighted(self, batch: "_Batch", known: Tensor) -> BalancerStep:
         """A step whose weights are known before any gradient is: one pass through the trunk."""
         self._gatherer.check_taps(batch.taps)
-        weights, scale = self._scaled(known, batch)
+        with self._on(batch.present):
+            weights, scale = self._scaled(known, batch)
         losses = list(batch.present.values())
         try:
             gradients = routes.Weighted(
@@ -511,8 +536,10 @@ class Balancer:
 
     def _truth(self, batch: "_Batch") -> Tensor | None:
         """The exact Gram matrix, in steps that are audited."""
-        self._steps += 1
         if self.audit_every is None or self._steps % self.audit_every:
+            return None
+        if hindrance := self._gatherer.obstacle(batch.taps or list(batch.present.values())):
+            self._say(f"no audit: {hindrance}")
             return None
         gather = self._gatherer.gather
         return gather("exact", batch.present, batch.taps, batch.trunk, whole=False, retain=True).gram()
@@ -535,11 +562,12 @@ class Balancer:
         checked: audit.Audit | None = None,
     ) -> BalancerStep:
         """What is reported of a step."""
+        names: tuple[str, ...] = ()
         tasks, blocks = batch.tasks, None
         if weights is not None and weights.dim() == 2:
-            weights, blocks = None, weights
+            weights, blocks, names = None, weights, tuple(self._blocks)
         named = None if weights is None else TaskVector.of(weights, tasks)
-        return BalancerStep(tasks, named, gram, cost, batch.skipped, self._converged(), blocks, checked)
+        return BalancerStep(tasks, named, gram, cost, batch.skipped, self._converged(), blocks, names, checked)
 
     def _warn_of_lonely(self, gradients: routes.TaskGradients, tasks: int) -> None:
         """A head among the shared parameters would get a combined gradient in place of its own."""
@@ -577,7 +605,7 @@ class Balancer:
     def _combine_blocks(self, gradients: routes.Exact, scale: Tensor, batch: "_Batch", shared: Any) -> Tensor:
         """Weights for every block of the trunk: (L, K)."""
         assert self.granularity != "model"
-        _, sizes = read_blocks(shared, gradients.shared, self.granularity)
+        self._blocks, sizes = read_blocks(shared, gradients.shared, self.granularity)
         grams = gradients.blocks(sizes) * scale[:, None] * scale[None, :]
         weights = self.method.weights(grams).to(grams) * scale
         self._check_weights(weights, torch.promote_types(gradients.rows.dtype, torch.float32), batch.tasks)
@@ -608,6 +636,8 @@ class Balancer:
 
     def _converged(self) -> bool | Tensor:
         converged = self.method.converged
+        if isinstance(converged, Tensor):
+            converged = converged.all()  # Of many blocks each has its own.
         if "converged" not in self._said and not converged:
             self._said.add("converged")
             logger.warning(

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from motet import routes
 
+_TRIAL = 100
+"""Steps of the disjoint route between two trials of its assumptions."""
+
 
 class Gatherer:
     """Runs the routes, and keeps from step to step what need not be done twice: buffers and walks through the graph."""
@@ -17,6 +20,7 @@ class Gatherer:
         self._hindered: str | None = None
         self._layouts: routes.Layouts = {}
         self._connected: set[str] = set()
+        self._disjoint = 0
 
     def obstacle(self, roots: Sequence[Tensor]) -> str | None:
         """What keeps all but the features route from this trunk; looked up once."""
@@ -84,6 +88,9 @@ class Gatherer:
         if route == "disjoint":
             assert assignment is not None
             below = self.below(present, taps, shared)
+            self._disjoint += 1
+            if self._disjoint % _TRIAL == 0:  # That samples do not mix, and whose each row is, is tried again.
+                self._layouts.clear()
             return routes.Disjoint(losses, below, assignment, self._layouts, list(present))
         heads = self.heads(present, taps)
         if route == "features":
@@ -150,9 +157,9 @@ class Gatherer:
                     if id(leaf) in trunk:
                         raise ValueError(
                             f"the loss of task {task!r} reaches a trunk parameter of shape {tuple(leaf.shape)} past "
-                            "the features (a skip connection, or a parameter in both trunk and head): name all that "
-                            "the heads take, as in features=[skip, z], or pass the trunk's parameters as shared= "
-                            "with route='exact'"
+                            "the features (a skip connection, a parameter in both trunk and head, or features of "
+                            "another forward pass): name all that the heads take, as in features=[skip, z], or pass "
+                            "the trunk's parameters as shared= with route='exact'"
                         )
             self._checked = ids
         return heads

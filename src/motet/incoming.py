@@ -36,7 +36,8 @@ def read_losses(
 
     Raises:
         TypeError: for losses that are no dict, names that are no strings, values that are no tensors.
-        ValueError: for no loss at all, an unknown task, a loss that is no scalar, and if no loss has a gradient.
+        ValueError: for no loss at all, an unknown task, a loss that is no scalar, and if no loss has a gradient where
+            none is known to have had one.
     """
     if not isinstance(losses, Mapping):
         raise TypeError(f"losses must be a dict of task names and scalars, not {type(losses).__name__}")
@@ -63,7 +64,7 @@ def read_losses(
             present[task] = loss.reshape(())
         else:
             constant.append(task)
-    if constant and not present:
+    if constant and not present and not known:
         raise ValueError(
             f"no loss depends on any parameter ({', '.join(map(repr, constant))}): "
             "was the forward pass run under torch.no_grad()?"
@@ -90,6 +91,8 @@ def read_features(features: Any) -> list[Tensor]:
         return []
     if isinstance(features, Tensor):
         return [features]
+    if not isinstance(features, Iterable):
+        raise TypeError("features must be a tensor, or a list or dict of tensors")
     taps = list(features.values() if isinstance(features, Mapping) else features)
     if not all(isinstance(tap, Tensor) for tap in taps):
         raise TypeError("features must be a tensor, or a list or dict of tensors")
@@ -107,6 +110,8 @@ def read_shared(shared: Iterable[Tensor] | nn.Module | None) -> list[Tensor]:
         return []
     if isinstance(shared, Tensor):
         raise TypeError("shared must be the trunk's parameters; a tensor between trunk and heads goes to features=")
+    if not isinstance(shared, nn.Module | Iterable):
+        raise TypeError("shared must be the trunk's parameters, such as model.trunk.parameters()")
     parameters = {id(p): p for p in (shared.parameters() if isinstance(shared, nn.Module) else shared)}
     if not all(isinstance(parameter, Tensor) for parameter in parameters.values()):
         raise TypeError("shared must be the trunk's parameters, such as model.trunk.parameters()")
@@ -123,7 +128,9 @@ def read_shared(shared: Iterable[Tensor] | nn.Module | None) -> list[Tensor]:
 
 
 def read_second(
-    second: Callable[[], Mapping[str, Tensor | None]] | Mapping[str, Tensor | None], tasks: Sequence[str]
+    second: Callable[[], Mapping[str, Tensor | None]] | Mapping[str, Tensor | None],
+    tasks: Sequence[str],
+    known: Collection[str],
 ) -> list[Tensor | None]:
     """The tasks' losses on a second batch, from a dict or a function that makes one: K, None for those without.
 
@@ -132,7 +139,7 @@ def read_second(
         ValueError: if a loss is of no known task, no scalar, or not finite.
     """
     given = second() if callable(second) else second
-    found, _ = read_losses(given, list(tasks), fixed=False)
+    found, _ = read_losses(given, known, fixed=True)
     for task, value in host_values(found).items():
         if not value.isfinite():
             raise ValueError(f"the validation loss of task {task!r} is {value:g}, not a finite number")
@@ -160,20 +167,33 @@ def read_blocks(
 
 
 def read_assignment(assignment: Any, tasks: Sequence[str]) -> Tensor:
-    """The task of every sample as numbers: (B,), from numbers or names; -1 for a sample of no task given.
+    """The task of every sample as numbers: (B,), from numbers or names; -1 for a sample of no task.
 
     Raises:
         TypeError: for anything else.
-        ValueError: for an index out of range.
+        ValueError: for a number out of range or an unknown name, with the sample.
     """
-    if isinstance(assignment, Tensor):
-        if assignment.dim() != 1 or assignment.is_floating_point():
-            raise TypeError(
-                f"assignment must hold one whole number a sample, not {assignment.dtype} of shape "
-                f"{tuple(assignment.shape)}"
-            )
-        return assignment.detach()
-    if isinstance(assignment, str) or not isinstance(assignment, Sequence):
-        raise TypeError("assignment must be a tensor of task numbers, or a list of task names, one a sample")
-    index = {task: number for number, task in enumerate(tasks)}
-    return torch.tensor([index.get(task, -1) for task in assignment])
+    if isinstance(assignment, str):
+        raise TypeError("assignment must hold a task for every sample, not one name")
+    if not isinstance(assignment, Tensor) and any(isinstance(task, str) for task in assignment):
+        index = {task: number for number, task in enumerate(tasks)}
+        for sample, task in enumerate(assignment):
+            if task not in index:
+                near = difflib.get_close_matches(str(task), index, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(index)}"
+                raise ValueError(f"assignment gives sample {sample} to the unknown task {task!r}: {hint}")
+        return torch.tensor([index[task] for task in assignment])
+    numbers = assignment.detach() if isinstance(assignment, Tensor) else torch.as_tensor(assignment)
+    if numbers.dim() != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise TypeError(
+            f"assignment must hold one whole number a sample, not {numbers.dtype} of shape {tuple(numbers.shape)}"
+        )
+    numbers = numbers.long()
+    wrong = (numbers < -1) | (numbers >= len(tasks))
+    if wrong.any():
+        sample = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"assignment gives sample {sample} to task number {int(numbers[sample])}, and there are {len(tasks)} "
+            "losses, numbered from 0 in their order; -1 is for a sample of no task"
+        )
+    return numbers

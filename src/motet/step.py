@@ -100,6 +100,7 @@ class BalancerStep:
         converged: False where the method's solver stopped at its iteration limit.
         block_weights: With ``granularity`` "module" or "tensor" the weights for every block of the trunk: (L, K);
             `weights` is then None.
+        blocks: The names of those blocks.
         audit: In steps of ``audit_every`` how far the route is from the exact one.
     """
 
@@ -110,6 +111,7 @@ class BalancerStep:
     skipped: tuple[str, ...] = ()
     converged: bool | Tensor = field(default=True, repr=False)
     block_weights: Tensor | None = field(default=None, repr=False)
+    blocks: tuple[str, ...] = ()
     audit: Audit | None = None
 
     @property

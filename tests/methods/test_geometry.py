@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from motet.linalg import gram as gram_of
 from motet.methods import IMTLG, MGDA, AlignedMTL, CAGrad, DualProj, UPGrad
+from motet.testing import check_method
 from tests.matrices import jacobian, jacobians
 
 
@@ -27,6 +28,50 @@ def test_mgda_gives_all_weight_to_tasks_without_gradient():
 
 def test_mgda_weights_of_an_all_zero_gram_are_even():
     assert_close(MGDA().weights(torch.zeros(4, 4)), torch.full((4,), 0.25, dtype=torch.float64))
+
+
+def shortest_of_two(one, other):
+    """The weight of the first gradient in the shortest vector between two."""
+    return float((((other - one) @ other) / (other - one).square().sum()).clamp(0, 1))
+
+
+@pytest.mark.parametrize("normalise", ["none", "l2", "loss", "loss+"])
+@given(matrix=jacobians(full_rank=True, tasks=(2, 2)))
+def test_mgda_seeks_the_shortest_vector_between_normalised_gradients_and_applies_it_to_them_as_they_are(
+    normalise, matrix
+):
+    losses, norms = torch.tensor([0.3, 2.0], dtype=torch.float64), matrix.norm(dim=1)
+    sizes = {"none": torch.ones(2), "l2": norms, "loss": losses, "loss+": losses * norms}[normalise]
+    share = shortest_of_two(*(matrix / sizes[:, None]))
+    method = MGDA(normalise)
+    method.observe(losses)
+    expected = share * matrix[0] + (1 - share) * matrix[1]
+    assert_close(method.direction(matrix), expected, rtol=1e-6, atol=1e-9 * float(norms.max()))
+
+
+def test_mgda_of_normalised_gradients_may_go_against_a_task():
+    rows = torch.tensor([[1.0, 0.0], [-8.0, 6.0]])
+    assert (rows @ MGDA("l2").direction(rows)).min() < 0
+    assert not MGDA("l2").no_conflict
+    assert MGDA().no_conflict
+
+
+def test_mgda_that_divides_by_losses_needs_them_positive():
+    method = MGDA("loss")
+    assert method.lower_bound == 0.0
+    method.observe(torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="loss 1"):
+        method.weights(torch.eye(2))
+
+
+def test_mgda_knows_its_normalisations():
+    with pytest.raises(ValueError, match="normalise .* none, l2, loss, loss\\+"):
+        MGDA("l1")
+
+
+@pytest.mark.parametrize("normalise", ["l2", "loss", "loss+"])
+def test_mgda_with_a_normalisation_keeps_what_motet_relies_on(normalise):
+    check_method(lambda: MGDA(normalise))
 
 
 @given(jacobians(full_rank=True))

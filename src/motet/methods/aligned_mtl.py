@@ -16,7 +16,7 @@ class AlignedMTL(GramMethod):
     With G = V Λ Vᵀ of rank r and λᵣ its smallest eigenvalue that is not zero: w = √λᵣ V Λ^(-1/2) Vᵀ 1/K.
 
     Shapes:
-        gram (K, K) → weights (K,).
+        gram (…, K, K) → weights (…, K).
 
     Scale:
         All losses times c leave the weights as they are.
@@ -30,20 +30,21 @@ class AlignedMTL(GramMethod):
         for rounding; TorchJD counts it on G, to the accuracy of G's dtype.
     """
 
+    batched = True
     scale = 1.0
 
     @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)
-        gram = torch.where(unit.finite, as_double(gram.detach()), unit.measured)
-        tasks = len(gram)
-        rank = (torch.linalg.eigvalsh(unit.measured) > tasks * ROUNDING).sum() - (~unit.live).sum()
+        gram = torch.where(unit.finite[..., None, None], as_double(gram.detach()), unit.measured)
+        tasks = gram.shape[-1]
+        rank = (torch.linalg.eigvalsh(unit.measured) > tasks * ROUNDING).sum(-1) - (~unit.live).sum(-1)
         values, vectors = torch.linalg.eigh(gram)
         descending = torch.arange(tasks - 1, -1, -1, device=gram.device)
-        kept = (descending < rank) & (values > tasks * torch.finfo(values.dtype).eps * values[-1])
-        smallest = torch.where(kept, values, torch.inf).amin()
+        kept = (descending < rank.unsqueeze(-1)) & (values > tasks * torch.finfo(values.dtype).eps * values[..., -1:])
+        smallest = torch.where(kept, values, torch.inf).amin(-1, keepdim=True)
         # One ratio under one root: the eigenvalues themselves may be as small as 1e-24.
         balance = torch.where(kept, (smallest / values).sqrt(), 0.0)
-        weights = vectors @ (balance * vectors.mean(0))
+        weights = (vectors @ (balance * vectors.mean(-2)).unsqueeze(-1)).squeeze(-1)
         weights, self.converged = unit.finish(weights, unit.finite)
         return weights

@@ -16,7 +16,7 @@ class DBMTL(GramMethod):
             norm is taken. 0, the default, needs the Gram matrix only.
 
     Shapes:
-        gram of the log-losses' gradients (K, K) → weights (K,).
+        gram of the log-losses' gradients (…, K, K) → weights (…, K).
 
     Scale:
         A loss times c leaves everything as it is: log-losses.
@@ -31,6 +31,7 @@ class DBMTL(GramMethod):
         zero gradient have weight 0.
     """
 
+    batched = True
     scale = 0.0
 
     lower_bound = 0.0
@@ -47,8 +48,8 @@ class DBMTL(GramMethod):
         return 1 / self.above_bound(losses)
 
     def weights(self, gram: Tensor) -> Tensor:
-        norms = as_double(gram.detach()).diagonal().clamp(min=0).sqrt()
-        return torch.where(norms > 0, norms.amax() / norms, 0.0)
+        norms = as_double(gram.detach()).diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        return torch.where(norms > 0, norms.amax(-1, keepdim=True) / norms, 0.0)
 
     def direction(self, jacobian: Tensor) -> Tensor:
         if self.beta == 0:

@@ -15,7 +15,7 @@ class IMTLG(GramMethod):
     With the unit-diagonal Gram matrix C and norms n: w ∝ n⁻¹ ∘ C⁺1, which solves G w ∝ n.
 
     Shapes:
-        gram (K, K) → weights (K,), summing to 1; some may be negative.
+        gram (…, K, K) → weights (…, K), summing to 1; some may be negative.
 
     Scale:
         All losses times c leave the weights as they are; one loss times c leaves the line
@@ -31,20 +31,23 @@ class IMTLG(GramMethod):
         cancel, ``converged`` is False. Tasks with a zero gradient have weight 0, or 1/K if all do.
     """
 
+    batched = True
     scale = 1.0
 
     @one_thread
     def weights(self, gram: Tensor) -> Tensor:
         unit = unit_diagonal(gram)
-        tasks = len(unit.norms)
+        tasks = unit.norms.shape[-1]
         values, vectors = torch.linalg.eigh(unit.measured)
         inverse = torch.where(values > tasks * ROUNDING, 1 / values, 0.0)
         ones = unit.live.to(values)
-        lengths = vectors @ (inverse * (ones @ vectors)) * ones  # wₖ|gₖ|
+        part = inverse * (vectors.mT @ ones.unsqueeze(-1)).squeeze(-1)
+        lengths = (vectors @ part.unsqueeze(-1)).squeeze(-1) * ones  # wₖ|gₖ|
         # Unit gradients that sum to zero have no common positive projection: their plain sum stands in.
-        lost = lengths.abs().amax() <= 1e-9
-        raw = torch.where(unit.live.any(), torch.where(lost, ones, lengths) / unit.norms, 1.0)
-        total, size = raw.sum(), raw.abs().sum()
-        solved = (total.abs() > 1e-9 * size) & ~(lost & unit.live.any())
-        weights, self.converged = unit.finish(raw / torch.where(solved, total, size), solved)
+        lost = lengths.abs().amax(-1, keepdim=True) <= 1e-9
+        some = unit.live.any(-1, keepdim=True)
+        raw = torch.where(some, torch.where(lost, ones, lengths) / unit.norms, 1.0)
+        total, size = raw.sum(-1, keepdim=True), raw.abs().sum(-1, keepdim=True)
+        solved = (total.abs() > 1e-9 * size) & ~(lost & some)
+        weights, self.converged = unit.finish(raw / torch.where(solved, total, size), solved.squeeze(-1))
         return weights

@@ -18,13 +18,13 @@ class NashMTL(GramMethod):
         max_norm: Longest update, > 0. The authors and TorchJD cut it to 1; None leaves the equation's own √K.
 
     Shapes:
-        gram (K, K) → weights (K,).
+        gram (…, K, K) → weights (…, K).
 
     Scale:
         A loss times c has its weight over c: direction and length of the update stay.
 
     Cost:
-        About one millisecond at K = 40 on one CPU thread.
+        Under one millisecond at K = 40 on one CPU thread, about two where there is no solution.
 
     Note:
         The authors and TorchJD solve a sequence of convex programmes, which at K = 40 may stop far from the solution.
@@ -32,6 +32,7 @@ class NashMTL(GramMethod):
         zero gradient has weight 0.
     """
 
+    batched = True
     scale = 0.0
     no_conflict = True
 
@@ -46,5 +47,5 @@ class NashMTL(GramMethod):
         if self.max_norm is None:
             return weights
         gram = as_double(gram.detach())
-        length = (weights @ gram @ weights).clamp(min=0).sqrt()
+        length = ((weights.unsqueeze(-2) @ gram).squeeze(-2) * weights).sum(-1, keepdim=True).clamp(min=0).sqrt()
         return weights * (length.reciprocal() * self.max_norm).clamp(max=1)

@@ -18,7 +18,6 @@ from motet.routes.graph import branches as branches
 from motet.routes.graph import last_layer as last_layer
 from motet.routes.graph import leaves as leaves
 from motet.routes.graph import nearest as nearest
-from motet.routes.graph import nested as nested
 from motet.routes.graph import obstacle as obstacle
 from motet.routes.layerwise import Layerwise as Layerwise
 from motet.routes.layerwise import exact as exact

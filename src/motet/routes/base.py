@@ -22,17 +22,22 @@ class TaskGradients(ABC):
     Attributes:
         rows: (K, P): what the Gram matrix and the direction are made of on this route.
         heads: Every task's own gradients outside the trunk.
-        users: By how many tasks each shared parameter is used, where the route knows; layers that have no
-            rows come last, one entry each.
+        uses: For every task which shared parameters it uses, where the route knows; layers that have no rows come
+            last, one entry each.
         trunk_backwards: Backward passes through the whole trunk, the one in `write` included.
         head_backwards: Backward passes through heads alone.
     """
 
     rows: Tensor
     heads: HeadGradients
-    users: Sequence[int] = ()
+    uses: Sequence[Sequence[bool]] = ()
     trunk_backwards: int
     head_backwards: int
+
+    @property
+    def users(self) -> list[int]:
+        """By how many tasks each shared parameter is used."""
+        return [sum(column) for column in zip(*self.uses, strict=True)]
 
     def gram(self) -> Tensor:
         """G = J Jᵀ of this route's rows: (K, K), float64."""
@@ -42,11 +47,12 @@ class TaskGradients(ABC):
         """Forget all other tasks, as if they had been absent."""
         self.rows = self.rows[list(tasks)]
         self.heads = [self.heads[k] for k in tasks]
+        self.uses = [self.uses[k] for k in tasks] if self.uses else ()
 
     def finite(self, gram: Tensor) -> Tensor:
         """Which tasks' gradients are finite, in their rows and in their heads: (K,) bool."""
         fine = gram.diagonal().isfinite()
-        gradients = [gradient for head in self.heads for _, gradient in head]
+        gradients = [dense_values(gradient) for head in self.heads for _, gradient in head]
         if gradients:
             owners = torch.tensor([task for task, head in enumerate(self.heads) for _ in head], device=fine.device)
             sums = torch.stack([norm.to(fine.device) for norm in torch._foreach_norm(gradients)])
@@ -68,7 +74,11 @@ class TaskGradients(ABC):
         for task, head in enumerate(self.heads):
             if head:
                 parameters, gradients = zip(*head, strict=True)
-                scaled = torch._foreach_mul(gradients, scale[task].to(gradients[0].device))
+                factor = scale[task].to(gradients[0].device)
+                if any(gradient.is_sparse for gradient in gradients):
+                    scaled = tuple(gradient * factor.to(gradient) for gradient in gradients)
+                else:
+                    scaled = torch._foreach_mul(gradients, factor)
                 for parameter, gradient in zip(parameters, scaled, strict=True):
                     accumulate(parameter, gradient)
 
@@ -76,9 +86,16 @@ class TaskGradients(ABC):
     def _write_trunk(self, direction: Tensor) -> None: ...
 
 
+def dense_values(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, which may be an embedding's sparse one."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
 def accumulate(parameter: Tensor, gradient: Tensor) -> None:
     """``parameter.grad += gradient``; a first gradient is taken as it is, so it must be nobody else's memory."""
-    if parameter.grad is None:
+    if parameter.grad is None and gradient.layout != torch.strided:
+        parameter.grad = gradient.detach().to(parameter.dtype)
+    elif parameter.grad is None:
         parameter.grad = gradient.detach().to(parameter.dtype).reshape(parameter.shape)
     else:
         parameter.grad += gradient

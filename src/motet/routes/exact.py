@@ -46,8 +46,19 @@ class Exact(TaskGradients):
         self.paired = bool(second)
         self.rows = empty_rows(len(losses) + len(second), shared, reuse)
         self.heads = []
-        self.users = [0] * len(shared)
+        self.uses: list[list[bool]] = []
+        self.trunk_backwards = len(losses)
         pathless = []
+        # Before the first batch, in whose graph the second's losses may lie.
+        for task, other in enumerate(second, start=len(losses)):
+            if other is None:
+                self.rows[task].zero_()
+                continue
+            found = torch.autograd.grad(other, shared, retain_graph=True, allow_unused=True)
+            if all(gradient is None for gradient in found):
+                pathless.append(task - len(losses))
+            fill(self.rows[task], shared, found)
+            self.trunk_backwards += 1
         for task, loss in enumerate(losses):
             last = task == len(losses) - 1
             gradients = torch.autograd.grad(loss, inputs, retain_graph=retain or not last, allow_unused=True)
@@ -55,19 +66,11 @@ class Exact(TaskGradients):
             if all(gradient is None for gradient in mine):
                 pathless.append(task)
             fill(self.rows[task], shared, mine)
-            self.users = [users + (gradient is not None) for users, gradient in zip(self.users, mine, strict=True)]
+            self.uses.append([gradient is not None for gradient in mine])
             rest = zip(heads, gradients[len(shared) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in rest if gradient is not None])
         if pathless:
-            raise NoPathError(pathless)
-        self.trunk_backwards = len(losses)
-        for task, other in enumerate(second, start=len(losses)):
-            if other is None:
-                self.rows[task].zero_()
-            else:
-                # The second batch may be one graph for all tasks.
-                fill(self.rows[task], shared, torch.autograd.grad(other, shared, retain_graph=True, allow_unused=True))
-                self.trunk_backwards += 1
+            raise NoPathError(sorted(set(pathless)))
         self.head_backwards = 0
 
     def blocks(self, sizes: Sequence[int]) -> Tensor:
@@ -93,6 +96,7 @@ class Exact(TaskGradients):
         second = [len(self.heads) + task for task in first] if self.paired else []
         self.rows = self.rows[first + second]
         self.heads = [self.heads[task] for task in first]
+        self.uses = [self.uses[task] for task in first]
 
     def _widths(self, sizes: Sequence[int]) -> list[int]:
         numbers = torch.tensor([parameter.numel() for parameter in self.shared])

@@ -11,6 +11,7 @@ from motet.linalg import gram
 from motet.routes import graph
 from motet.routes.base import NoPathError, TaskGradients, empty_rows, fill
 from motet.routes.layers import Product, products
+from motet.routes.release import release
 
 
 class Features(TaskGradients):
@@ -51,6 +52,7 @@ class Features(TaskGradients):
         if len(known) < len(losses) or len(self.taps) < len(taps):
             known = graph.branches(losses, self.taps)
         # What lies between two features is part of the passes through the heads, if only for nothing to flow there.
+        self._held = list(losses) if len(self.taps) > 1 and not retain else []
         retain = retain or len(self.taps) > 1
         private = graph.private(known)
         together = [task for task, alone in enumerate(private) if alone]
@@ -135,6 +137,9 @@ class Features(TaskGradients):
 
     def _write_trunk(self, direction: Tensor) -> None:
         torch.autograd.backward(*self._used(direction))
+        leaves = [leaf for head in self.heads for leaf, _ in head]
+        if self._held and leaves:
+            release(self._held, leaves)
 
 
 _MANY, _SKETCH = 64, 8192

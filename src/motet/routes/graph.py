@@ -141,15 +141,6 @@ def nodes(roots: Sequence[Tensor]) -> list[Node]:
     return [node for node, _ in _visit(roots, ())]
 
 
-def nested(taps: Sequence[Tensor]) -> bool:
-    """Whether one tap lies below another, or is given twice: its gradient would then count twice."""
-    edges = [get_gradient_edge(tap) for tap in taps]
-    if len({(edge.node, edge.output_nr) for edge in edges}) < len(edges):
-        return True
-    own = {edge.node for edge in edges}
-    return any(node in own for tap in taps for node, distance in _visit([tap], ()) if distance > 0)
-
-
 def obstacle(roots: Sequence[Tensor]) -> str | None:
     """What in a graph forbids going through it more than once, or hides parameters from view."""
     for node, _ in _visit(roots, ()):

@@ -45,7 +45,7 @@ class Layerwise(TaskGradients):
         self.layers, self.shared = list(layers), list(rest)
         self.rows = empty_rows(len(losses), rest, reuse, like=losses[0])
         self.cotangents = [layer.inputs.new_empty(len(losses), *layer.shape()[::2]) for layer in layers]
-        self.users = [0] * (len(rest) + len(layers))
+        self.uses: list[list[bool]] = []
         self.heads: HeadGradients = []
         pathless = []
         for task, loss in enumerate(losses):
@@ -57,8 +57,7 @@ class Layerwise(TaskGradients):
             for stored, gradient in zip(self.cotangents, at_layers, strict=True):
                 fill(stored[task].view(-1), [stored[task]], [gradient])
             fill(self.rows[task], rest, at_rest)
-            known = zip(self.users, (*at_rest, *at_layers), strict=True)
-            self.users = [users + (gradient is not None) for users, gradient in known]
+            self.uses.append([gradient is not None for gradient in (*at_rest, *at_layers)])
             own = zip(heads, found[len(edges) + len(rest) :], strict=True)
             self.heads.append([(parameter, gradient) for parameter, gradient in own if gradient is not None])
         if pathless:
@@ -82,7 +81,10 @@ class Layerwise(TaskGradients):
         """As the base class does; the weight gradients are formed here, once for all tasks."""
         self._write_trunk(combine(weights, self.rows))
         self._write_heads(scale)
-        for layer, cotangents in zip(self.layers, self.cotangents, strict=True):
+        of_layers = self.users[len(self.shared) :]
+        for layer, cotangents, users in zip(self.layers, self.cotangents, of_layers, strict=True):
+            if not users:
+                continue
             found = layer.gradients(*layer.rows(combine(weights, cotangents)))
             for parameter, gradient in zip(layer.parameters(), found, strict=True):
                 accumulate(parameter, gradient)

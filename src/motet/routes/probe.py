@@ -51,6 +51,7 @@ class Probe:
         self.closure = closure
         self._ways = list(ways) if closure else [_DOUBLE]
         self._checked = False
+        self._tried = False
 
     @property
     def way(self) -> str:
@@ -77,6 +78,8 @@ class Probe:
     def along(self, tasks: Sequence[str], shared: Sequence[Tensor], direction: Sequence[Tensor | None]) -> Tensor:
         """t = J d of the closure's losses for any direction: (K,) float64, NaN for tasks absent from the closure."""
         losses = self._losses(tasks)
+        if not self._tried:
+            self._try(losses, shared)
         while True:
             try:
                 if self.way == _FORWARD:
@@ -98,9 +101,36 @@ class Probe:
 
         def evaluate() -> list[Tensor | None]:
             found = closure()
+            if not isinstance(found, Mapping):
+                raise ValueError(f"the probe's closure must return a dict of losses, not {type(found).__name__}")
+            for task, loss in found.items():
+                if loss is not None and not (isinstance(loss, Tensor) and loss.numel() == 1):
+                    raise ValueError(f"the probe's loss of task {task!r} must be a scalar tensor")
+            if all(found.get(task) is None for task in tasks):
+                raise ValueError(
+                    f"the probe's closure has none of the tasks {', '.join(tasks)}; it returned {', '.join(found)}"
+                )
             return [found.get(task) for task in tasks]
 
         return evaluate
+
+    def _try(self, losses: Losses, shared: Sequence[Tensor]) -> None:
+        """Before the first product: what is wrong with the closure itself is no failure of a way.
+
+        Raises:
+            ValueError: if it does not give the same losses twice, as it must within a step.
+        """
+        with untouched(shared), torch.no_grad():
+            first = losses()
+        with untouched(shared), torch.no_grad():
+            second = losses()
+        for one, other in zip(first, second, strict=True):
+            if one is not None and other is not None and not torch.allclose(one, other, rtol=1e-3, equal_nan=True):
+                raise ValueError(
+                    f"the probe's closure gives other losses each time ({float(one):.4g}, then {float(other):.4g}): "
+                    "it must compute the same ones, so take the next batch outside of it"
+                )
+        self._tried = True
 
     def _trust(
         self, losses: Losses, shared: Sequence[Tensor], direction: Sequence[Tensor | None], product: Tensor
@@ -122,6 +152,8 @@ class Probe:
         expected = sum(float((as_double(g) * as_double(d.to(g))).sum()) for g, d in pairs)
         size = sum(float(as_double(g).square().sum()) for g, _ in pairs) ** 0.5
         size *= sum(float(as_double(d).square().sum()) for _, d in pairs) ** 0.5
+        if not math.isfinite(expected):
+            return  # A task is to blame, and not this way.
         got = float(as_double(product)[live].cpu() @ as_double(signs))
         trust = 10 * _TRUST if self.way == _DIFFERENCES else _TRUST
         if not abs(got - expected) <= trust * max(abs(expected), 0.01 * size):
@@ -212,6 +244,8 @@ class ProbeStep:
         if self.probe.closure is not None:
             self.trunk_backwards += 1
             self.gradients = Weighted(self.losses, weights, scale, self.shared, self.heads)
+            if not self.gradients.finite():
+                return torch.full_like(as_double(weights), torch.nan)  # A task is to blame, and no way to the product.
             return self.along(self.gradients.direction)
         direction = self._direction(weights)
         self.gradients = Weighted(self.losses, weights, scale, self.shared, self.heads, direction)

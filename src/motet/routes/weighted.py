@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from motet.routes.base import NoPathError, accumulate
+from motet.routes.base import NoPathError, accumulate, dense_values
 from motet.routes.graph import leaves, outside
 
 
@@ -81,20 +81,26 @@ class Weighted:
 
     def write(self) -> None:
         """Add everything to the parameters' ``.grad``."""
-        for parameter, part in zip(self.shared, self.direction, strict=True):
-            if part is not None:
-                accumulate(parameter, part.detach())
-        for parameter, gradient in self.heads:
-            accumulate(parameter, gradient)
+        found = [(p, part.detach()) for p, part in zip(self.shared, self.direction, strict=True) if part is not None]
+        taken: set[int] = set()
+        for parameter, gradient in [*found, *self.heads]:
+            accumulate(parameter, _own(gradient, taken))
+
+
+def _own(gradient: Tensor, taken: set[int]) -> Tensor:
+    """A gradient in memory of its own: the engine may give one tensor for two parameters, or one number for all."""
+    if gradient.layout != torch.strided:
+        return gradient
+    storage = gradient.untyped_storage()
+    if storage.data_ptr() in taken or storage.nbytes() != gradient.numel() * gradient.element_size():
+        return gradient.clone(memory_format=torch.contiguous_format)
+    taken.add(storage.data_ptr())
+    return gradient
 
 
 def all_finite(gradients: Sequence[Tensor | None]) -> Tensor:
     """Whether all are finite, without a look at the host: () bool."""
-    known = [
-        gradient.coalesce().values() if gradient.is_sparse else gradient
-        for gradient in gradients
-        if gradient is not None
-    ]
+    known = [dense_values(gradient) for gradient in gradients if gradient is not None]
     if not known:
         return torch.tensor(True)
     # A norm may overflow where no entry is infinite; that is as bad for whoever steps along it.

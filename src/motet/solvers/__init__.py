@@ -1,8 +1,9 @@
 """The small convex problems that methods solve on the K×K Gram matrix: float64 torch, on its device.
 
 Every solver works on the unit-diagonal form (`unit_diagonal`), so that multiplying all gradients, or one
-task's, by a constant costs no accuracy, and returns ``(weights, converged)``. ``converged`` is a 0-dim bool
-tensor. A Gram matrix that is not finite gives NaN and False; nothing here raises.
+task's, by a constant costs no accuracy. It takes any number of matrices at once, (…, K, K), and returns
+``(weights, converged)``, (…, K) and (…) bool. A Gram matrix that is not finite gives NaN and False, and leaves the
+others alone; nothing here raises.
 """
 
 from motet.solvers.conflict_averse import conflict_averse as conflict_averse

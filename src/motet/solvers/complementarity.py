@@ -1,98 +1,111 @@
-"""Quadratic programmes over the positive orthant: pivoting, and an interior-point method for what that leaves."""
+"""Quadratic programmes over the positive orthant: exchanges of the support, and a path for what that leaves."""
+
+import math
 
 import torch
 from torch import Tensor
 
-PIVOTS = 12
-"""Exchanges of the support before the interior-point method takes over; three or four are the rule."""
-STEPS = 60
-"""Steps of the interior-point method, of which it needs about fifteen."""
-TOLERANCE = 1e-11
-"""Violation of the optimality conditions at which the interior-point method stops."""
+from motet.solvers.path import Path, on_support
+
+EXCHANGES = 6
+"""Exchanges of the support before the path takes over; two to four are the rule."""
+GUESS = 30
+"""Gradient steps from which the support is guessed where the path starts."""
+BLOCK = 1 << 17
+"""Numbers of the tables in which paths are followed side by side: what fits in a processor's cache."""
 
 
-def minimise_on_orthant(matrix: Tensor, linear: Tensor, support: Tensor | None = None) -> Tensor:
-    """min ½ xᵀMx + qᵀx over x ≥ 0, for many q at once: find x ≥ 0, Mx + q ≥ 0 with xᵀ(Mx + q) = 0.
+def minimise_on_orthant(matrix: Tensor, lift: Tensor, linear: Tensor) -> Tensor:
+    """min ½ xᵀMx + qᵀx over x ≥ 0, for many q: find x ≥ 0, Mx + q ≥ 0 with xᵀ(Mx + q) = 0.
 
     Block principal pivoting (Júdice & Pires 1994): a guess of the support splits the variables into free
     ones, which solve their equation, and ones held at zero; all whose sign is wrong change sides. That is
-    exact and nearly always over in a few exchanges, but it can cycle where M is close to singular.
+    exact and nearly always over in a few exchanges, but it goes round in circles where M is close to singular. There,
+    and for what it leaves elsewhere, the solution is followed from a guess by gradient steps (`Path`), and taken a step
+    of the proximal point method towards that for C where that brings it nearer.
 
     Shapes:
-        matrix (K, K) positive definite, linear (N, K), first guess of the support (N, K) → x (N, K).
+        matrix M = C + δI (…, K, K) positive definite, lift δ (…), linear q (…, N, K) → x (…, N, K).
 
     Cost:
-        A Cholesky factorisation of K×K per unfinished programme and exchange. The host looks once an exchange.
+        A Cholesky factorisation of the support's size per unfinished programme and exchange, and two looks of the host.
+        On the path one factorisation, and a pivot and a look for each change of the guessed support: five to twenty.
     """
-    scale = _scale(linear)
-    linear = linear / scale
-    rounding = 4 * len(matrix) * torch.finfo(matrix.dtype).eps
-    solution = torch.zeros_like(linear)
-    unsolved = torch.arange(len(linear), device=linear.device)
-    q = linear
-    support = q < 0 if support is None else support
-    for _ in range(PIVOTS):
-        x = _on_support(matrix, q, support)
-        slack = x @ matrix + q
-        solution[unsolved] = x.clamp(min=0)
-        tolerance = rounding * x.abs().amax(1, keepdim=True).clamp(min=1)
-        wrong = torch.where(support, x < -tolerance, slack < -tolerance)
-        support = support ^ wrong
-        keep = wrong.any(1)
-        unsolved, q, support = unsolved[keep], q[keep], support[keep]
-        if len(unsolved) == 0:
-            return solution * scale
-    solution[unsolved] = _interior_point(matrix, q)
-    return solution * scale
+    count, tasks = linear.shape[-2:]
+    matrices = matrix.reshape(-1, tasks, tasks)
+    owner = torch.arange(len(matrices), device=matrix.device).repeat_interleave(count)
+    largest = linear.abs().amax(-1, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
+    q = (linear / scale).reshape(-1, tasks)
+    lifts = lift.reshape(-1)[owner]
+    solution = torch.zeros_like(q)
+    left = _exchange(matrices, owner, q, solution, (lifts == 0).nonzero().squeeze(1))
+    left = torch.cat([left, (lifts > 0).nonzero().squeeze(1)])
+    if len(left):
+        rows = q.view(len(matrices), -1, tasks)
+        support = GradientSteps(matrices)(rows, torch.zeros_like(rows), GUESS).view_as(q) > 0
+        refined = solution.clone()
+        for part in left.split(max(1, BLOCK // tasks**2)):
+            path = Path(matrices, owner[part], q[part].unsqueeze(2), support[part])
+            solution[part] = x = path.settle(q.new_ones(len(part), 1))
+            refined[part] = path.refined(x, lifts[part])
+        both = torch.stack([solution, refined]).view(2, len(matrices), -1, tasks)
+        slack = both @ matrices + rows - lifts.view(len(matrices), -1, 1) * both
+        before, after = torch.minimum(both, slack).abs().amax(3).view(2, -1, 1)
+        solution = torch.where(after < before, refined, solution)
+    return solution.view(linear.shape) * scale
 
 
-def violation(matrix: Tensor, linear: Tensor, x: Tensor) -> Tensor:
-    """max |min(x, Mx + q)| / max(1, |x|) where q is brought to |q| = 1; zero at the optimum. (N, K) → (N,)."""
-    scale = _scale(linear)
+def violation(matrix: Tensor, lift: Tensor, linear: Tensor, x: Tensor) -> Tensor:
+    """max |min(x, Mx + q)| / max(1, |x|) where q is brought to |q| = 1, or the same with C for M = C + δI if less.
+
+    Shapes:
+        matrix (…, K, K), lift δ (…), linear q and x (…, N, K) → (…, N).
+    """
+    largest = linear.abs().amax(-1, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
     x, slack = x / scale, (x @ matrix + linear) / scale
-    return torch.minimum(x, slack).abs().amax(1) / x.abs().amax(1).clamp(min=1)
+    slacks = torch.stack([slack, slack - lift[..., None, None] * x])
+    return torch.minimum(x, slacks).abs().amax(-1).amin(0) / x.abs().amax(-1).clamp(min=1)
 
 
-def _scale(linear: Tensor) -> Tensor:
-    scale = linear.abs().amax(1, keepdim=True)
-    return torch.where(scale > 0, scale, 1.0)
-
-
-def _on_support(matrix: Tensor, linear: Tensor, support: Tensor) -> Tensor:
-    """x with Mx + q = 0 on the support and x = 0 off it."""
-    system = torch.where(support[:, :, None] & support[:, None, :], matrix, 0.0)
-    system.diagonal(dim1=1, dim2=2).add_((~support).to(matrix))
-    factor, _ = torch.linalg.cholesky_ex(system)
-    return torch.cholesky_solve(torch.where(support, -linear, 0.0).unsqueeze(2), factor).squeeze(2)
-
-
-def _interior_point(matrix: Tensor, linear: Tensor) -> Tensor:
-    """The same programmes by Mehrotra's predictor and corrector: slower, but it cannot cycle."""
-    x, slack = torch.ones_like(linear), torch.ones_like(linear)
-    for _ in range(STEPS):
-        residual = x @ matrix + linear - slack
-        gap = (x * slack).mean(1, keepdim=True)
-        factor, _ = torch.linalg.cholesky_ex(matrix + torch.diag_embed(slack / x))
-        dx, dy = _newton(factor, x, slack, residual, -x * slack)
-        step = torch.minimum(_longest(x, dx), _longest(slack, dy))
-        reached = ((x + step * dx) * (slack + step * dy)).mean(1, keepdim=True)
-        centred = (reached / gap) ** 3 * gap - x * slack - dx * dy
-        dx, dy = _newton(factor, x, slack, residual, centred)
-        step = 0.995 * torch.minimum(_longest(x, dx), _longest(slack, dy))
-        # A solved programme stays where it is: further steps would only drive its slacks to underflow.
-        step = torch.where(violation(matrix, linear, x)[:, None] <= TOLERANCE, 0.0, step)
-        x, slack = x + step * dx, slack + step * dy
-        if not (step > 0).any():
+def _exchange(matrices: Tensor, owner: Tensor, linear: Tensor, solution: Tensor, todo: Tensor) -> Tensor:
+    """Write what block principal pivoting solves to ``solution`` and return the numbers of the others."""
+    tasks = linear.shape[1]
+    rounding = 4 * tasks * torch.finfo(linear.dtype).eps
+    support = linear[todo] < 0
+    for _ in range(EXCHANGES):
+        if len(todo) == 0:
             break
-    return x
+        index, _, factor = on_support(matrices, owner[todo], support)
+        q = linear[todo]
+        right = -torch.nn.functional.pad(q, (0, 1)).gather(1, index)
+        x = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+        x = q.new_zeros(len(q), tasks + 1).scatter_(1, index, x)[:, :tasks]
+        solution[todo] = x
+        slack = (solution.view(len(matrices), -1, tasks) @ matrices).view_as(linear)[todo] + q
+        tolerance = rounding * x.abs().amax(1, keepdim=True).clamp(min=1)
+        wrong = torch.where(support, x, slack) < -tolerance
+        solution[todo] = x.clamp(min=0)
+        unfinished = wrong.any(1)
+        support = (support ^ wrong)[unfinished]
+        todo = todo[unfinished]
+    return todo
 
 
-def _newton(factor: Tensor, x: Tensor, slack: Tensor, residual: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps of x and the slack towards Mx + q = slack and towards a change of x·slack by ``target``."""
-    dx = torch.cholesky_solve((target / x - residual).unsqueeze(2), factor).squeeze(2)
-    return dx, (target - slack * dx) / x
+class GradientSteps:
+    """Accelerated projected gradient steps (Nesterov's) on the programmes of some matrices (B, K, K)."""
 
+    def __init__(self, matrix: Tensor) -> None:
+        self.length = torch.linalg.matrix_norm(matrix)[:, None, None].reciprocal()
+        identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+        self.kept = torch.addcmul(identity, matrix, self.length, value=-1)
 
-def _longest(value: Tensor, change: Tensor) -> Tensor:
-    """The longest step up to 1 that keeps a value positive: (N, K) → (N, 1)."""
-    return torch.where(change < 0, -value / change, torch.inf).amin(1, keepdim=True).clamp(max=1)
+    def __call__(self, linear: Tensor, x: Tensor, count: int) -> Tensor:
+        """x after so many steps from a first x: (B, N, K) twice → (B, N, K)."""
+        drift, ahead, theta = -self.length * linear, x, 1.0
+        for _ in range(count):
+            last, x = x, torch.baddbmm(drift, ahead, self.kept).clamp_(min=0)
+            before, theta = theta, (1 + math.sqrt(1 + 4 * theta**2)) / 2
+            ahead = torch.lerp(last, x, 1 + (before - 1) / theta)
+        return x

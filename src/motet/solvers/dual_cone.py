@@ -4,7 +4,7 @@ from torch import Tensor
 
 from motet.solvers.complementarity import minimise_on_orthant, violation
 from motet.solvers.threads import one_thread
-from motet.solvers.unit_diagonal import unit_diagonal
+from motet.solvers.unit_diagonal import lifted, unit_diagonal
 
 TOLERANCE = 1e-6
 
@@ -17,16 +17,18 @@ def project_on_dual_cone(gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     x ≥ 0, G(u + x) ≥ 0, complementary. A row of zero norm keeps w = u.
 
     Shapes:
-        gram (K, K), targets u (N, K) → weights (N, K), converged ().
+        gram (…, K, K), targets u (…, N, K) or (N, K) → weights (…, N, K), converged (…).
 
     Returns:
-        The weights, and whether the optimality conditions hold to 1e-6 of the largest term, with every
+        The weights, and whether the optimality conditions of all N hold to 1e-6 of the largest term, with every
         gradient brought to unit length.
     """
     unit = unit_diagonal(gram)
-    scaled = targets.to(unit.norms) * unit.norms
-    linear = scaled @ unit.cosines
-    added = minimise_on_orthant(unit.cosines, linear)
-    converged = (violation(unit.cosines, linear, added) <= TOLERANCE).all()
+    matrix, lift = lifted(unit.measured)
+    norms = unit.norms.unsqueeze(-2)
+    targets = targets.to(norms)
+    linear = (targets * norms) @ unit.measured
+    added = minimise_on_orthant(matrix, lift, linear)
+    converged = (violation(matrix, lift, linear, added) <= TOLERANCE).all(-1)
     # u itself and not (norms·u)/norms: what needs no projection is returned to the last bit.
-    return unit.finish(targets.to(unit.norms) + added / unit.norms, converged)
+    return unit.finish(targets + added / norms, converged)

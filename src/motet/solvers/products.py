@@ -129,7 +129,14 @@ class ProductGram:
         return {"gram": self._gram.clone(), "seen": self._seen.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        gram, seen = state.get("gram"), state.get("seen")
+        if gram is None or seen is None or gram.shape != (len(seen), len(seen)):
+            raise ValueError("this is no state of products: it needs gram (K, K) and seen (K,)")
         self._gram, self._seen = state["gram"].clone(), state["seen"].clone()
 
     def _start(self, rows: Tensor, v: Tensor, t: Tensor) -> None:
