@@ -166,7 +166,7 @@ def test_the_route_that_auto_chose_is_kept_over_a_resume():
         return z, {str(k): (head(z) - k).pow(2).mean() for k, head in enumerate(heads)}
 
     def route(rows: int, state: dict | None = None) -> tuple[str, dict]:
-        balancer = motet.Balancer("upgrad", budget=1.6)
+        balancer = motet.Balancer("upgrad", budget=2.8)
         if state is not None:
             balancer.load_state_dict(state)
         z, losses = wide(rows)

@@ -22,12 +22,12 @@ def wish(needs: str = "gram", tasks: int = 40, *, features: bool = True, shared:
         (wish(), "last-layer"),
         (wish(budget=100.0), "exact"),
         (wish(budget=3.5), "last-layer"),
-        (wish(budget=2.2), "probe"),
-        (wish(budget=2.2, unprobed="no"), "features"),
+        (wish(budget=2.8), "probe"),
+        (wish(budget=2.8, unprobed="no"), "features"),
         (wish(budget=1.2), "features"),
         (wish(features=False, shared=True), "exact"),
-        (wish(features=False, shared=True, budget=2.2), "probe"),
-        (wish(features=False, shared=True, budget=2.2, unprobed="no"), "exact"),
+        (wish(features=False, shared=True, budget=2.8), "probe"),
+        (wish(features=False, shared=True, budget=2.8, unprobed="no"), "exact"),
         (wish(hindered="compiled"), "features"),
         (wish(assignment=True), "disjoint"),
         (wish(assignment=True, single=True), "exact"),
@@ -61,7 +61,7 @@ def test_the_work_of_a_perceptron_is_counted_from_its_sizes():
     assert work.rows == 128 * 256
     assert work.parameters == sum(p.numel() for p in trunk.parameters())
     assert work.layer_parameters == 512 * 256 + 256
-    assert 128 * 512 * 256 <= work.layer < 1.1 * 128 * 512 * 256
+    assert 128 * 128 * 256 <= work.layer < 1.1 * 128 * 128 * 256  # Fewer samples than inputs: their products instead.
 
 
 def test_a_convolution_costs_its_kernel_at_every_position():
@@ -72,11 +72,10 @@ def test_a_convolution_costs_its_kernel_at_every_position():
     assert products < work.trunk < 1.5 * products
 
 
-def test_more_tasks_cost_more_on_every_route_but_the_probe():
-    few, many = BIG.ratios(10), BIG.ratios(80)
-    for route in ("exact", "last-layer", "features"):
-        assert many[route] > few[route]
-    assert many["probe"] == few["probe"]
+def test_more_tasks_cost_more_on_every_route_and_least_on_the_probe():
+    few, many = BIG.ratios(10), BIG.ratios(40)
+    more = {route: many[route] - few[route] for route in few}
+    assert 0 < more["probe"] < more["features"] < more["last-layer"] < more["exact"]
 
 
 def test_the_exact_route_costs_a_forward_and_k_backward_passes():

@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from motet.routes.features import MANY, SKETCH
 from motet.routes.graph import last_layer, nodes
 
 _TRAFFIC = 12.0
 """Multiply-adds in the time of writing and reading one number: about 10 to 30 on CPUs, more on GPUs."""
 _CALL = 3e5
 """Multiply-adds in the time of running one node of the graph backwards, however small."""
+_STEP = 3e7
+"""Multiply-adds in the time that a Balancer's step takes around the passes, however small the model."""
+_SOLVER = 1.2e4
+"""The same for a solver, over K^2.3: two milliseconds at K = 40."""
+_DOUBLE = 4.5
+"""Forward passes in the time of the probe's product, which is a double backward pass without a closure."""
+_SPREAD = 4.0
+"""How much slower multiply-adds are in the many small products behind a pooling than in one large one."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Work:
         heads: Of all heads together.
         rows: Numbers in the features, or 0.
         parameters: Numbers in the shared parameters.
-        layer: Multiply-adds of the trunk's last layer.
+        layer: Multiply-adds of one task's gradient of the trunk's last layer.
         layer_parameters: Numbers in its parameters.
         cotangents: Numbers in the outputs of all linear layers, or 0 where other layers hold most of the parameters.
     """
@@ -42,21 +51,24 @@ class Work:
     cotangents: int = 0
 
     def ratios(self, tasks: int) -> dict[str, float]:
-        """A step's time over a plain step's, by route, with K ``tasks``. Good to about a third."""
+        """A step's time over a plain step's, by route, with K ``tasks``; good to about a third."""
         plain = 3 * (self.trunk + self.heads)
-        gram = tasks**2 * _TRAFFIC / 12  # of K rows, per column
-        exact = self.heads * 3 + self.trunk * (1 + 2 * tasks) + self.parameters * (2 * tasks * _TRAFFIC + gram)
+        rest = _STEP + _SOLVER * tasks**2.3
+        traffic = 2 * tasks * _TRAFFIC + tasks**2  # For every column of the K rows: written, read, multiplied.
+        exact = self.heads * 3 + self.trunk * (1 + 2 * tasks) + self.parameters * traffic
         if 0 < self.cotangents < self.parameters:  # Without the gradients of the linear layers' weights.
-            layerwise = self.heads * 3 + self.trunk * (2 + tasks) + self.cotangents * (2 * tasks * _TRAFFIC + gram)
+            layerwise = self.heads * 3 + self.trunk * (2 + tasks) + self.cotangents * traffic
             exact = min(exact, layerwise)
-        features = plain + self.rows * (2 * tasks * _TRAFFIC + gram)
-        last = features + tasks * self.layer + self.layer_parameters * (2 * tasks * _TRAFFIC + gram)
-        probe = plain + 3 * self.trunk
+        features = plain + self.rows * traffic
+        numbers = self.layer_parameters if tasks <= MANY else min(self.layer_parameters, SKETCH)
+        share = numbers / max(self.layer_parameters, 1)
+        last = features + tasks * self.layer * share + numbers * traffic
+        probe = plain + _DOUBLE * self.trunk
         return {
-            "exact": exact / plain,
-            "last-layer": last / plain,
-            "probe": probe / plain,
-            "features": features / plain,
+            "exact": (exact + rest) / plain,
+            "last-layer": (last + rest) / plain,
+            "probe": (probe + rest) / plain,
+            "features": (features + rest) / plain,
         }
 
 
@@ -78,6 +90,12 @@ def measure(losses: Sequence[Tensor], taps: Sequence[Tensor], shared: Sequence[T
     size = sum(parameter.numel() for parameter in layer)
     # Every number of a layer is used once for every row or position that goes through it.
     uses = max((_work(node) for node in below if _uses(node, layer)), default=0.0)
+    batch = taps[0].shape[0] if taps and taps[0].dim() == 2 else 0
+    if any(node.name().startswith("Convolution") and _uses(node, layer) for node in below) and batch:
+        uses = min(uses, _SPREAD * batch * size)  # Positions are summed up once for all tasks.
+    elif batch:
+        widths = [parameter.shape[1] for parameter in layer if parameter.dim() == 2]
+        uses *= min([1.0, *(batch / width for width in widths if width)])  # Inner products of the batch's rows instead.
     linear = [node for node in below if node.name().startswith(("Addmm", "Mm"))]
     held = sum(map(_weights, linear))
     return Work(

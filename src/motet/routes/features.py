@@ -142,7 +142,7 @@ class Features(TaskGradients):
             release(self._held, leaves)
 
 
-_MANY, _SKETCH = 64, 8192
+MANY, SKETCH = 64, 8192
 """Beyond so many tasks the last layer's gradients are projected on so many numbers a task."""
 
 
@@ -181,7 +181,7 @@ class LastLayer(Features):
         """
         super().__init__(losses, heads, taps, reuse)
         tasks = len(losses)
-        sketch = _SKETCH if tasks > _MANY else None
+        sketch = SKETCH if tasks > MANY else None
         known = [found for found in products(self.taps, layer) if found.unfolds(tasks)]
         covered = {id(parameter) for found in known for parameter in found.parameters()}
         rest = [parameter for parameter in layer if id(parameter) not in covered]
