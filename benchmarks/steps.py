@@ -30,6 +30,8 @@ PEERS = {
     "imtl-g": torchjd.aggregation.IMTLG,
     "aligned-mtl": torchjd.aggregation.AlignedMTL,
 }
+LARGEST = 40
+"""Up to so many tasks what takes K backward passes is timed: at K = 200 a step would be 100 plain ones."""
 Works = dict[str, Callable[[], None]]
 
 
@@ -86,12 +88,17 @@ def peer(bench: Bench, aggregator: Callable[[torch.Tensor], torch.Tensor], chunk
 
 def works(bench: Bench, method: str, peers: bool) -> Works:
     found: Works = {"plain sum": lambda: plain(bench)}
-    for route in ("features", "last-layer", "probe", "exact"):
+    ways = (
+        ("features", "last-layer", "probe", "exact")
+        if len(bench.heads) <= LARGEST
+        else ("features", "last-layer", "probe")
+    )
+    for route in ways:
         balancer = motet.Balancer(method, route=route)
         found[f"motet {route}"] = lambda b=balancer: ours(bench, b)
     quarter = motet.Balancer(method, route="probe")
     found["motet probe f=1/4"] = lambda: ours(bench, quarter, 4)
-    if peers and len(bench.heads) <= 40:
+    if peers and len(bench.heads) <= LARGEST:
         weighting = motet.methods.get(method)
         found["K backward passes"] = lambda: loop(bench, weighting.weights)
         if method in PEERS:

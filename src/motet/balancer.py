@@ -395,6 +395,11 @@ class Balancer:
                 raise ValueError(f"the {self.route} route needs shared=model.trunk.parameters() or features=z")
             if self.route == "disjoint" and not assigned and not taps:
                 raise ValueError("the disjoint route needs assignment=, the task that every sample belongs to")
+            if self.route == "probe" and self.method.needs == "gram" and not self.method.by_products:
+                self._say(
+                    f"{type(self.method).__name__} looks at more of the Gram matrix than its product with the weights: "
+                    "on the probe route it sees an estimate that stays off where no update goes (iterations=K is exact)"
+                )
             if self.route == "features" and self.method.no_conflict:
                 self._say(
                     f"{type(self.method).__name__} promises that no task loses, and on the features route it keeps "
@@ -418,7 +423,7 @@ class Balancer:
             method.two_samples or self.granularity != "model",
             assigned,
             hindered,
-            self._unprobed,
+            self._unprobed or ("" if method.by_products else "the method needs more than products"),
         )
         if wish not in self._chosen:
             try:

@@ -135,7 +135,7 @@ class TestIMGrad:
         change = cp.norm(matrix.T @ weights)
         objective = (1.5 - q) * (matrix @ mean.numpy() / size) @ weights + q * c * change
         cp.Problem(cp.Minimize(objective), [cp.sum(weights) == 1]).solve(
-            solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10
+            solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9
         )
         turned = torch.from_numpy(weights.value) @ rows
         return mean + c * size * turned / turned.norm()

@@ -20,6 +20,10 @@ from motet.study.arms import parse, parse_all
         ("ema=.50+fair-grad:alpha=1@exact", "ema=0.5+fair-grad:alpha=1@exact"),
         ("every+nash-mtl", "every=10+nash-mtl"),
         ("uw:lr=1e+0", "uw:lr=1"),
+        ("constant:weights=(1, 2.5,3)", "constant:weights=[1,2.5,3]"),
+        ("gcond:thresholds=[-0.9,-0.5]", "gcond:thresholds=[-0.9,-0.5]"),
+        ("gcond:thresholds=(-0.8, -0.5)", "gcond"),
+        ("Prefer=[2,1]+mgda", "prefer=[2,1]+mgda"),
     ],
 )
 def test_aliases_share_one_label_and_one_label_reads_back_as_itself(text, label):
@@ -52,7 +56,7 @@ def test_an_option_given_twice_is_refused():
 
 def test_a_wrapped_arm_is_the_method_in_its_wrappers():
     method = parse("ema=0.5+log+mgda").balancer(("a", "b"), seed=0).method
-    assert repr(method) == "EMA(method=LogLosses(method=MGDA()), beta=0.5)"
+    assert repr(method) == "EMA(method=LogLosses(method=MGDA(normalise='none')), beta=0.5)"
 
 
 @pytest.mark.parametrize(

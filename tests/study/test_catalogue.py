@@ -10,9 +10,18 @@ from rich.console import Console
 
 from motet import methods
 from motet.methods.registry import Entry, Option
-from motet.study import catalogue
+from motet.study import arms, catalogue
 
 ENTRIES = [methods.entry(name) for name in methods.available()]
+
+
+HEADINGS = (
+    "Weights from the losses",
+    "Weights from the Gram matrix of the tasks' gradients",
+    "Weights from the Gram matrix of two batches",
+    "Directions from",
+    "Around a method",
+)
 
 
 def listing(width=80, entries=ENTRIES):
@@ -27,6 +36,7 @@ def record(monkeypatch):
         "mgda": {
             "passes": True,
             "oracle": "how",
+            "oracle_covers": "every update",
             "length_agreeing": 0.8364,
             "length_conflicting": 0.459,
             "scale": 1.0,
@@ -43,6 +53,16 @@ def record(monkeypatch):
             "no_conflict_declared": False,
         },
         "upgrad": {"passes": False, "faults": ["one"]},
+        "dwa": {
+            "passes": True,
+            "oracle": "even",
+            "oracle_covers": "first update",
+            "length_agreeing": 5.0,
+            "length_conflicting": 5.0,
+            "scale": 1.0,
+            "never_conflicted": False,
+            "no_conflict_declared": False,
+        },
     }
     monkeypatch.setattr(catalogue, "_record", lambda: found)
     return found
@@ -69,12 +89,13 @@ def test_a_method_takes_no_more_than_a_few_lines():
 
 def test_methods_are_grouped_by_what_they_need():
     out = listing()
-    heads = [out.index(heading) for heading in ("Weights from the losses", "Weights from the Gram", "Directions from")]
+    heads = [out.index(heading) for heading in HEADINGS]
     assert heads == sorted(heads)
     place = {name: re.search(rf"^{name} ", out, re.MULTILINE).start() for name in methods.available()}
     for entry in ENTRIES:
         group = sum(place[entry.name] > head for head in heads)
-        assert group == {"losses": 1, "extra-forward": 1, "gram": 2, "jacobian": 3}[entry.cost], entry.name
+        expected = {"losses": 1, "extra-forward": 1, "gram": 2, "jacobian": 4}[entry.cost]
+        assert group == (3 if entry.cls.two_samples else expected), entry.name
 
 
 def test_summary_reference_and_options_are_there():
@@ -87,11 +108,15 @@ def test_summary_reference_and_options_are_there():
 
 
 def test_the_badge_length_and_conflict_are_the_records(record):
-    lines = listing(entries=[methods.entry(name) for name in ("mgda", "pcgrad", "upgrad", "cagrad")]).splitlines()
+    lines = listing(
+        entries=[methods.entry(name) for name in ("mgda", "pcgrad", "upgrad", "dwa", "cagrad")]
+    ).splitlines()
     rows = {line.split()[0]: line.split()[1:5] for line in lines if line and line[0].isalpha()}
     assert rows["mgda"] == ["✓✓", "0.836", "0.459", "none"]
     assert rows["pcgrad"] == ["✓", "1534", "5.38", "seen"]
     assert rows["upgrad"][0] == "✗"
+    # Only its first update has been compared.
+    assert rows["dwa"][0] == "✓"
     assert rows["cagrad"][:2] == ["?", "?"]
 
 
@@ -106,6 +131,7 @@ def test_one_method_tells_its_badge_in_words(record):
     assert "conflict with a task's gradient: none, as promised." in told("mgda")
     assert "its length follows no power of the losses" in told("pcgrad")
     assert "conflict with a task's gradient: seen in the check." in told("pcgrad")
+    assert "✓ passes motet.testing.check_method; first update checked: even." in told("dwa")
     assert "✗ fails" in told("upgrad")
     assert "? not in the record" in told("cagrad")
 
@@ -119,8 +145,8 @@ def test_the_markdown_has_a_table_for_each_group_and_a_row_for_each_method():
     text = catalogue.methods_markdown(ENTRIES)
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\|$", text, re.MULTILINE)
     assert sorted(rows) == sorted(methods.available())
-    assert text.count("## ") == 3
-    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert text.count("## ") == len(HEADINGS)
+    tables = [line for line in text.partition("## Around")[0].splitlines() if line.startswith("|")]
     # A bar in a cell is escaped.
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {10}
     assert text.endswith("\n")
@@ -130,3 +156,14 @@ def test_an_option_without_a_default_is_its_name():
     option = Option("r", inspect.Parameter.empty, "")
     entry = Entry("own", methods.Method, 2026, "gram", "Own", "nobody", "A method of one's own.", (option,))
     assert re.search(r"^own .* r$", listing(entries=[entry]), re.MULTILINE)
+
+
+def test_the_wrappers_are_listed_as_arms_can_be_written():
+    plain, text = re.sub(r"\s+", " ", listing()), catalogue.methods_markdown(ENTRIES)
+    for written, does, cls in catalogue._WRAPPERS:
+        arm = arms.parse(written.replace("METHOD", "mgda"))
+        assert arm.label == written.replace("METHOD", "mgda")
+        assert isinstance(arm.balancer(("a", "b"), seed=0).method, getattr(methods, cls))
+        assert f"{written} {does} [motet.methods.{cls}]" in plain
+        assert f"| `{written}` | {does} | `motet.methods.{cls}` |" in text
+    assert {written.split("+")[0].split("=")[0] for written, *_ in catalogue._WRAPPERS} == set(arms._WRAPPERS)

@@ -202,7 +202,7 @@ def test_a_finished_study_opens_for_its_verdict_and_report(study, tmp_path):
         (["fair-grad:alpha"], "name=value"),
         (["fair-grad@exakt"], "did you mean 'exact'"),
         (["grad-drop@last-layer"], "needs whole gradients"),
-        (["stl@exact"], "no options and no route"),
+        (["stl@exact"], "no options, no wrapper and no route"),
     ],
 )
 def test_wrong_arms_are_refused_before_any_work(arms, message):

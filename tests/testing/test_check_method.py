@@ -1,5 +1,6 @@
 """The conformance check passes what motet has, and finds what it says it finds."""
 
+import math
 import re
 from itertools import count
 
@@ -228,6 +229,38 @@ def faults(method):
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_of_the_registry_passes_beside_its_definition_where_there_is_an_oracle(name):
     assert check_method(methods.get(name), oracle=ORACLES.get(name)) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: methods.GradSim(main=3),
+        lambda: methods.GradSim(main=4, weighted=True),
+        lambda: methods.MetaBalance(main=4),
+        lambda: methods.OLAUX(main=2, steps=1),
+        lambda: methods.AutoLambda(main=(0, 2)),
+        lambda: methods.PIVRG(baseline=[0.1, 0.2, 0.3, 0.4, 0.5]),
+    ],
+)
+def test_a_method_with_a_task_of_its_own_choice_passes(make):
+    assert check_method(make) is None
+
+
+def test_a_method_that_wants_more_tasks_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"GradSim\(main=5, .* wants 6 tasks or more, and check_method works with 5"):
+        check_method(lambda: methods.GradSim(main=5))
+
+
+def test_too_few_tasks_are_a_fault_where_the_method_does_not_say_so():
+    method = methods.GradSim(main=3)
+    method.least_tasks = 1
+    assert any("main names the task 3" in line for line in faults(method))
+
+
+@pytest.mark.parametrize("baseline", [[1.0, 0.0], [1.0, math.inf], [1.0, math.nan], 1.0, [[1.0, 2.0]]])
+def test_pivrg_refuses_a_baseline_that_is_not_one_loss_a_task(baseline):
+    with pytest.raises(ValueError, match="baseline of PIVRG"):
+        methods.PIVRG(baseline=baseline)
 
 
 @pytest.mark.parametrize(

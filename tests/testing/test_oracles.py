@@ -91,6 +91,14 @@ def test_an_oracle_of_losses_judges_a_method_on_losses():
     assert "of its largest entry" in said(Inverse, lambda losses: 1 / losses**0.99)
 
 
+def test_an_oracle_of_gradients_judges_a_method_on_losses_by_its_direction():
+    # Both are right on unit vectors.
+    check_method("si", oracle=lambda losses, jacobian: (1 / losses) @ jacobian)
+    assert "of its largest entry" in said("si", lambda losses, jacobian: (1 / losses) @ jacobian.abs())
+    check_method("sum", oracle=lambda gram: [1.0] * len(gram))
+    assert "of its largest entry" in said("sum", lambda gram: gram.diagonal())
+
+
 def test_an_oracle_draws_what_the_method_draws():
     class Draws(JacobianMethod):
         def __init__(self):

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Method:
     """True where the rows of a Jacobian must be of the same parameters in every step, not of a batch's features."""
     wants_feedback: bool = False
     """True for methods that learn from the losses on the same batch after the optimizer's step: see `update`."""
-    batched: ClassVar[bool] = False
+    batched: bool = False
     """True where `GramMethod.weights` takes many Gram matrices at once, (…, K, K) → (…, K), for weights per layer."""
     scale: float | None = None
     """e, where all losses times c make the first update cᵉ times what it was; None where there is no such law."""
@@ -43,6 +43,10 @@ class Method:
     """True where the method promises that no update goes against any task's gradient."""
     symmetric: bool = True
     """False where the tasks' order has a meaning, as with a main task or a preference."""
+    least_tasks: int = 1
+    """How many tasks there must be at least: main = 3 names the fourth."""
+    by_products: bool = False
+    """True where w is known to be right from the product G w alone, so that the probe route comes to rest at it."""
     two_samples: bool = False
     """True where the method wants gradients on a second batch too: see `TwoSampleMethod`."""
 

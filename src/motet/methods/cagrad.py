@@ -34,6 +34,7 @@ class CAGrad(GramMethod):
     """
 
     batched = True
+    by_products = True
     scale = 1.0
 
     def __init__(self, c: float = 0.4) -> None:

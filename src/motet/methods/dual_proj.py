@@ -27,6 +27,7 @@ class DualProj(GramMethod):
     """
 
     batched = True
+    by_products = True
     scale = 1.0
     no_conflict = True
 

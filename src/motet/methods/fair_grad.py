@@ -36,6 +36,7 @@ class FairGrad(GramMethod):
     """
 
     batched = True
+    by_products = True
     no_conflict = True
 
     def __init__(self, alpha: float = 2.0) -> None:

@@ -36,6 +36,7 @@ class LogLosses(Wrapper):
             )
         self.lower_bound = 0.0
         self.scale = None
+        self.batched = self.method.batched
 
     def loss_weights(self, losses: Tensor) -> Tensor | None:
         excess = self.above_bound(losses)

@@ -6,13 +6,14 @@ from motet.methods.base import Method
 
 
 def check_main(method: Method, main: int) -> int:
-    """The option as it came.
+    """The option as it came. The method wants so many tasks that there is a main one.
 
     Raises:
         ValueError: if it is no index of a task.
     """
     if isinstance(main, bool) or not isinstance(main, int) or main < 0:
         raise ValueError(f"main is the index of {type(method).__name__}'s main task, from 0, not {main!r}")
+    method.least_tasks = max(method.least_tasks, main + 1)
     return main
 
 

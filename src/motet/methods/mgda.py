@@ -41,6 +41,7 @@ class MGDA(GramMethod):
     """
 
     batched = True
+    by_products = True
     scale = 1.0
 
     def __init__(self, normalise: Normalise = "none") -> None:

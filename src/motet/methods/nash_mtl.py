@@ -33,6 +33,7 @@ class NashMTL(GramMethod):
     """
 
     batched = True
+    by_products = True
     scale = 0.0
     no_conflict = True
 

@@ -59,12 +59,15 @@ class PIVRG(GramMethod):
         if not 0 <= beta < 1:
             raise ValueError(f"beta is PIVRG's smoothing and must be at least 0 and below 1, not {beta}")
         self.baseline = None if baseline is None else as_double(torch.as_tensor(baseline))
-        if self.baseline is not None and not (self.baseline > 0).all():
-            raise ValueError(f"baseline of PIVRG holds losses, which must be positive, not {self.baseline.tolist()}")
+        if self.baseline is not None and self.baseline.dim() != 1:
+            raise ValueError(f"baseline of PIVRG is one loss a task, not {baseline}")
+        if self.baseline is not None and not (self.baseline.isfinite() & (self.baseline > 0)).all():
+            raise ValueError(f"baseline of PIVRG holds losses, which must be positive and finite, not {baseline}")
         self.bound = bound
         self.temperature = temperature
         self.beta = beta
         self.scale = -1 / 3 if baseline is None else None
+        self.symmetric = baseline is None
 
     def weights(self, gram: Tensor) -> Tensor:
         losses = self.above_bound(self.observed(as_double(gram.detach()).diagonal()))

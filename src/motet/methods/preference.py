@@ -37,6 +37,10 @@ class Preference(Wrapper):
         self.r = (values / values.mean()).tolist()
         self._r = values / values.mean()
         self.symmetric = self.symmetric and bool((values == values[0]).all())
+        if self.lower_bound:
+            raise ValueError(
+                f"{self.method!r} needs losses above {self.lower_bound:g}, and those times a preference may not be"
+            )
         if self.two_samples:
             raise ValueError(f"{self.method!r} weighs two batches: give it its main tasks instead")
 
@@ -53,7 +57,7 @@ class Preference(Wrapper):
     def weights(self, given: Tensor) -> Tensor:
         if given.dim() == 1:
             return self._scaled(self.method.weights(self._scaled(given)))
-        r = self.chosen(self._r, as_double(given.detach())[0])
+        r = self.chosen(self._r, as_double(given.detach()).diagonal(dim1=-2, dim2=-1).movedim(-1, 0))
         return self._scaled(self.method.weights(as_double(given.detach()) * r[:, None] * r[None, :]))
 
     def direction(self, jacobian: Tensor) -> Tensor:

@@ -82,6 +82,10 @@ def entry(name: str) -> Entry:
     for known, found in _REGISTRY.items():
         if _plain(known) == wanted:
             return found
+    if _plain(name) in ("ema", "log", "loglosses", "every", "prefer", "preference"):
+        raise ValueError(
+            f"{name!r} goes around a method and is none itself: write an arm as in log+mgda, every=10+upgrad"
+        )
     near = difflib.get_close_matches(name.lower(), _REGISTRY, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`motet methods` lists them"
     raise ValueError(f"there is no method {name!r}: {hint}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,14 @@ class Wrapper(Method):
         self.no_conflict = self.method.no_conflict
         self.symmetric = self.method.symmetric
         self.scale = self.method.scale
+        self.by_products = self.method.by_products
         self.two_samples = self.method.two_samples
+
+    def __getattr__(self, name: str) -> Any:
+        """What the method inside offers beyond a method's own, as ``report`` or ``draw``."""
+        if name.startswith("_") or name == "method":
+            raise AttributeError(name)
+        return getattr(self.method, name)
 
     @property
     def kind(self) -> str:

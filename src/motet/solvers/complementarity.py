@@ -77,20 +77,30 @@ def _exchange(matrices: Tensor, owner: Tensor, linear: Tensor, solution: Tensor,
     for _ in range(EXCHANGES):
         if len(todo) == 0:
             break
-        index, _, factor = on_support(matrices, owner[todo], support)
         q = linear[todo]
-        right = -torch.nn.functional.pad(q, (0, 1)).gather(1, index)
-        x = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
-        x = q.new_zeros(len(q), tasks + 1).scatter_(1, index, x)[:, :tasks]
+        x = _solve(matrices, owner[todo], q, support)
         solution[todo] = x
         slack = (solution.view(len(matrices), -1, tasks) @ matrices).view_as(linear)[todo] + q
         tolerance = rounding * x.abs().amax(1, keepdim=True).clamp(min=1)
         wrong = torch.where(support, x, slack) < -tolerance
-        solution[todo] = x.clamp(min=0)
         unfinished = wrong.any(1)
         support = (support ^ wrong)[unfinished]
         todo = todo[unfinished]
+    solution.clamp_(min=0)  # rounding only, but for the unfinished
     return todo
+
+
+def _solve(matrices: Tensor, owner: Tensor, linear: Tensor, support: Tensor) -> Tensor:
+    """x with Mx + q = 0 on the support and x = 0 off it."""
+    if len(owner) == 1:  # what the smaller factorisation saves, the way to it costs
+        system = matrices[owner] * (support.unsqueeze(2) & support.unsqueeze(1))
+        system.diagonal(dim1=1, dim2=2).add_(~support)
+        factor, _ = torch.linalg.cholesky_ex(system)
+        return torch.cholesky_solve((linear * support).neg_().unsqueeze(2), factor).squeeze(2)
+    index, _, factor = on_support(matrices, owner, support)
+    right = torch.nn.functional.pad(linear, (0, 1)).gather(1, index).neg_()
+    values = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+    return linear.new_zeros(len(linear), linear.shape[1] + 1).scatter_(1, index, values)[:, :-1]
 
 
 class GradientSteps:

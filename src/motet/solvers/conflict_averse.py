@@ -108,6 +108,7 @@ class _Ball:
     def search(self, path: Path, target: Tensor, *, renew: bool = False) -> tuple[Path, Tensor, Tensor, Tensor]:
         """x and t from a first t, and whether they meet the conditions; with ``renew`` in a new table for each t."""
         low, high, capped = self.low, self.high, torch.zeros_like(target, dtype=torch.bool)
+        still, rounding = self.bound == 0, 1e-9 * self.bound
         for _ in range(STEPS):
             mix = torch.cat([torch.ones_like(target), -target], 2).squeeze(1)
             x = path.settle(mix).unsqueeze(1)
@@ -119,8 +120,8 @@ class _Ball:
             # The change is lost in the rounding of vectors that cancel: 0 is in the hull and t cannot exceed 0.
             lost = (target > 0) & (size > 0) & (square <= 2 * ROUNDING * size)
             capped = capped | lost
-            stationary = capped & (target == 0) & (excess <= 1e-9 * self.bound)
-            done = stationary | (excess.abs() <= 1e-9 * self.bound) | (self.bound == 0)
+            stationary = capped & (target == 0) & (excess <= rounding)
+            done = stationary | (excess.abs() <= rounding) | still
             if done.all():
                 break
             low = torch.where((excess < 0) & ~lost, target, low)
@@ -133,7 +134,7 @@ class _Ball:
         off = torch.minimum(x, self.progress - target * self.share + torch.bmm(x, self.matrix)).abs()
         terms = torch.cat([x, self.progress.abs(), self.bound.sqrt()], 2).amax(2, keepdim=True)
         met = (off.amax(2, keepdim=True) <= TOLERANCE * terms) & (stationary | (excess.abs() <= TOLERANCE * self.bound))
-        return path, x, target, met | (self.bound == 0)
+        return path, x, target, met | still
 
     def nearer(self, x: Tensor, refined: Tensor, target: Tensor) -> Tensor:
         """Of two x for the same t the one that is nearer to the conditions with C itself, if it is as long."""

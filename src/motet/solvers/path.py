@@ -76,7 +76,7 @@ class Path:
         """Pass the next corner, and say with ones which programmes have one: (P, 1)."""
         falling = self.side * self.slope > 1e-14
         level, index = torch.where(falling, self.start / self.slope, self.zero).max(1, keepdim=True)
-        moving = level.clamp_(min=0).sign_()
+        moving = torch.heaviside(level, self.zero)
         row = self.table[self.programme, index.squeeze(1)]
         side = self.side.gather(1, index)
         share = moving / (row.gather(1, index) + side)

@@ -53,19 +53,22 @@ class Arm:
 
 # What stands before the options and the route, whose numbers may hold a plus sign.
 _HEAD = re.compile("[^:@]*")
+# A comma outside brackets.
+_COMMA = re.compile(r",(?![^\[(]*[\])])")
 _WRAPPERS: dict[str, Callable[[methods.Method, Any], methods.Method]] = {
     "ema": lambda method, value: methods.EMA(method, value),
     "log": lambda method, _: methods.LogLosses(method),
     "every": lambda method, value: methods.Every(value, method),
+    "prefer": lambda method, value: methods.Preference(method, value),
 }
-_WRAPPER_DEFAULTS = {"ema": 0.9, "log": None, "every": 10}
+_WRAPPER_DEFAULTS: dict[str, Any] = {"ema": 0.9, "log": None, "every": 10, "prefer": (1, 1)}
 
 
 def parse(text: str) -> Arm:
     """Read ``[WRAPPER[=value]+…]METHOD[:option=value,…][@route]``, or ``stl`` for one model a task.
 
-    The wrappers are ``ema=0.9`` (averaged weights), ``log`` (log-losses) and ``every=10`` (new weights each tenth
-    step), with these values where none is given.
+    The wrappers are ``ema=0.9`` (averaged weights), ``log`` (log-losses), ``every=10`` (new weights each tenth step),
+    with these values where none is given, and ``prefer=[2,1]`` (losses times a preference, one number a task).
 
     What is written in several ways gets one label, or it would be trained several times: options that equal their
     default and ``@auto`` are dropped, and the rest stands in the method's own order.
@@ -91,7 +94,7 @@ def parse(text: str) -> Arm:
         near = difflib.get_close_matches(name.lower(), [SINGLE, *methods.available()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`motet methods` lists what there is"
         raise ValueError(f"there is no arm {text!r}: {hint}") from None
-    given = [_option(text, part) for part in rest.split(",")] if rest else []
+    given = [_option(text, part) for part in _COMMA.split(rest)] if rest else []
     if len(dict(given)) < len(given):
         raise ValueError(f"arm {text!r} gives one option twice: keep one")
     route = "" if route == "auto" else route
@@ -152,6 +155,8 @@ def _same(value: object, default: object) -> bool:
 
 def _written(value: object) -> str:
     """A number as short as it can be read back: 1 for 1.0."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_written, value))}]"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     short = f"{value:g}"
@@ -165,13 +170,15 @@ def _wrapper(text: str, part: str) -> tuple[str, Any]:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_WRAPPERS)}"
         raise ValueError(f"arm {text!r}: there is no wrapper {name!r}: {hint}")
     default = _WRAPPER_DEFAULTS[name]
-    if not equals:
+    if not equals and name != "prefer":
         return name, default
     if default is None:
         raise ValueError(f"arm {text!r}: {name} takes no value")
-    _, number = _option(text, part)
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"arm {text!r}: {name} takes a number, as in {name}={default}")
+    _, number = _option(text, part if equals else f"{part}=?")
+    kinds = tuple if name == "prefer" else int | float
+    if isinstance(number, bool) or not isinstance(number, kinds):
+        what = "one number a task" if name == "prefer" else "a number"
+        raise ValueError(f"arm {text!r}: {name} takes {what}, as in {name}={_written(default)}")
     return name, number
 
 
@@ -180,6 +187,7 @@ def _option(text: str, part: str) -> tuple[str, Any]:
     if not equals or not key or not value:
         raise ValueError(f"arm {text!r}: write its options as name=value, separated by commas")
     try:
-        return key.strip(), ast.literal_eval(value.strip())
+        found = ast.literal_eval(value.strip())
+        return key.strip(), tuple(found) if isinstance(found, list) else found
     except (ValueError, SyntaxError):
         return key.strip(), value.strip()

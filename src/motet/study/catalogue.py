@@ -17,14 +17,28 @@ from rich.text import Text
 from motet.methods.registry import Entry
 from motet.problems.base import Problem
 
+_TWO = "two batches"
 _KINDS = {
     "Weights from the losses: one backward pass, as the plain sum": ("losses", "extra-forward"),
     "Weights from the Gram matrix of the tasks' gradients, on any route": ("gram",),
+    "Weights from the Gram matrix of two batches, on the exact route": (_TWO,),
     "Directions from the gradients themselves, on the exact route or at the features": ("jacobian",),
 }
-"""Headings and the costs under them."""
+"""Headings and what is under them: costs, or methods that need a second batch."""
+_WRAPPERS = (
+    ("ema=0.9+METHOD", "averages the method's weights over the steps", "EMA"),
+    ("log+METHOD", "gives the method log-losses, so that no task's unit of measurement matters", "LogLosses"),
+    ("every=10+METHOD", "asks the method for weights every tenth step and keeps them in between", "Every"),
+    ("prefer=[2,1]+METHOD", "multiplies losses and gradients by a preference, one number a task", "Preference"),
+)
+"""What goes around a method: as an arm, what it does, its class."""
+_AROUND = "Around a method, as arms of motet compare"
 _LEGEND = (
-    ("✓", "passes motet.testing.check_method; ✓✓ agrees with its definition, solved in another way, too"),
+    (
+        "✓",
+        "passes motet.testing.check_method; ✓✓ agrees with its definition, solved in another way, too. Methods that "
+        "keep state from step to step have no ✓✓, because only first updates are compared",
+    ),
     (
         "length",
         "of the first update over the mean gradient's, where five tasks agree and where they clash: medians. "
@@ -32,8 +46,8 @@ _LEGEND = (
     ),
     (
         "conflict",
-        "whether an update goes against a task's gradient: none, as the method promises; seen or unseen in the check, "
-        "where it promises nothing",
+        "whether an update goes against a task's gradient: none, as the method promises where gradients are "
+        "independent, on the exact route; seen or unseen in the check, where it promises nothing",
     ),
 )
 
@@ -61,6 +75,11 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
             for wrapped in about.wrap(console, console.width - 2):
                 wrapped.rstrip()
                 console.print(Text("  ").append_text(wrapped))
+    console.print(Text(f"\n{_AROUND}", style="bold"))
+    for written, does, cls in _WRAPPERS:
+        console.print(
+            _hanging(Text(f"{written:<21}", style="bold"), Text(f"{does} [motet.methods.{cls}]"), console.width)
+        )
     console.print()
     for term, meaning in _LEGEND:
         console.print(_hanging(Text(f"{term:<10}"), Text(meaning), console.width))
@@ -68,8 +87,8 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
 
 
 def _by_kind(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
-    for heading, costs in _KINDS.items():
-        if found := [entry for entry in entries if entry.cost in costs]:
+    for heading, kinds in _KINDS.items():
+        if found := [entry for entry in entries if (_TWO if entry.cls.two_samples else entry.cost) in kinds]:
             yield heading, found
 
 
@@ -101,7 +120,12 @@ def _conformance(entry: Entry) -> tuple[str, str, str, str]:
     seen = "unseen" if record["never_conflicted"] else "seen"
     lengths = (record["length_agreeing"], record["length_conflicting"])
     agree, clash = (f"{length:.3g}" if length < 1000 else f"{length:.0f}" for length in lengths)
-    return "✓✓" if record["oracle"] else "✓", agree, clash, "none" if record["no_conflict_declared"] else seen
+    return "✓✓" if _all_compared(record) else "✓", agree, clash, "none" if record["no_conflict_declared"] else seen
+
+
+def _all_compared(record: dict[str, Any]) -> bool:
+    """Whether the oracle is the whole definition, and not only that of the first update."""
+    return record.get("oracle_covers") == "every update"
 
 
 def method_json(entry: Entry) -> dict[str, Any]:
@@ -138,7 +162,8 @@ def _verdict(entry: Entry) -> str:
         return f"{badge} fails motet.testing.check_method"
     scale = record["scale"]
     law = "its length follows no power of the losses" if scale is None else f"losses times c make it c^{scale:g} times"
-    definition = f"; definition checked: {record['oracle']}" if record["oracle"] else ""
+    compared = "definition" if _all_compared(record) else "first update"
+    definition = f"; {compared} checked: {record['oracle']}" if record["oracle"] else ""
     return (
         f"{badge} passes motet.testing.check_method{definition}. First update: {agree} times the mean gradient where "
         f"tasks agree, {clash} where they clash; {law}; conflict with a task's gradient: {conflict}"
@@ -187,16 +212,15 @@ def methods_markdown(entries: Sequence[Entry]) -> str:
             cells = (f"`{entry.name}`", *_conformance(entry), entry.summary, options, entry.cost, entry.reference)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
+    lines += [f"## {_AROUND}", "", "| arm | what it does | class |", "| --- | --- | --- |"]
+    lines += [f"| `{written}` | {does} | `motet.methods.{cls}` |" for written, does, cls in _WRAPPERS]
     lines += [
-        "`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
-        "products of the tasks' gradients, on any route. `jacobian`: the gradients themselves, on the exact route or "
-        "at the features.",
         "",
-        "✓ passes `motet.testing.check_method`; ✓✓ agrees with its definition, solved in another way, too. agree and "
-        "clash: median length of the first update over the mean gradient's, where five tasks agree and where they "
-        "clash; methods that differ here need learning rates that differ as much. conflict: whether an update goes "
-        "against a task's gradient: none, as the method promises; seen or unseen in the check, where it promises "
-        "nothing.",
+        "`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "
+        "products of the tasks' gradients, on any route; of those on two batches, on the exact route. `jacobian`: the "
+        "gradients themselves, on the exact route or at the features.",
+        "",
+        " ".join(f"{term}: {meaning}." for term, meaning in _LEGEND),
         "",
     ]
     return "\n".join(lines)

@@ -8,6 +8,8 @@ from motet.study.results import Run
 _KINDS = {
     "broke down": "Training broke down in {where}: a loss or gradient was not finite.",
     "unconverged": "The method's solver stopped at its iteration limit in {where}.",
+    "second batch": "The second batch of {where} was another one of the training split, not of the validation split.",
+    "stand-in": "For tasks without an accuracy the losses stood in for it in {where}.",
     "last epoch": "The best epoch was one of the last two in {where}: more epochs may change the result.",
 }
 

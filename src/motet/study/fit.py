@@ -57,7 +57,8 @@ class Fit:
     warnings: list[Notice] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
-    passes: tuple[int, int] = (1, 1)
+    passes: int = 1
+    backwards: list[int] = field(default_factory=list)
     unconverged: int = 0
     peak: float | None = None
 
@@ -78,6 +79,7 @@ class Fit:
                 break
             validation = self._metrics(self.data.validation)[0]
             self.curve.append(Epoch(epoch, sum(self.times), losses, validation))
+            self._report(validation)
             found = score(self.tasks, validation, self.reference)
             if found > best or not best_epoch:
                 best, best_epoch, best_state = found, epoch, _copy(self.model)
@@ -128,7 +130,22 @@ class Fit:
         kept = "the best epoch before it counts" if results else "there is no result"
         self.warnings.append(Notice("broke down", f"training broke down in epoch {epoch}: {cause}; {kept}"))
 
+    def _report(self, validation: dict[str, float]) -> None:
+        """Hand figures of merit to methods that weigh tasks by them: those that lie between 0 and 1, and grow."""
+        report = getattr(self.balancer.method, "report", None)
+        if report is not None:
+            good = [task.metric in ("accuracy", "auroc") for task in self.tasks]
+            found = [validation[t.name] if ok else math.nan for t, ok in zip(self.tasks, good, strict=True)]
+            report(found)
+
     def _notice(self, best_epoch: int) -> None:
+        missing = [task.name for task in self.tasks if task.metric not in ("accuracy", "auroc")]
+        if missing and hasattr(self.balancer.method, "report"):
+            text = f"{listed('task', missing)}: e^(-loss) stood in for an accuracy"
+            self.warnings.append(Notice("stand-in", text))
+        if self.balancer.method.two_samples and len(self.tasks) > 1:
+            text = "its second batch is another one of the training split: the validation split chooses the epoch"
+            self.warnings.append(Notice("second batch", text))
         if self.unconverged:
             text = f"the method's solver stopped at its iteration limit in {self.unconverged} steps"
             self.warnings.append(Notice("unconverged", text))
@@ -178,7 +195,9 @@ class Fit:
             with torch.no_grad():
                 self.balancer.update(self._losses(inputs, targets)[1])
         forwards = 1 + self.balancer.wants_feedback + (second is not None)
-        self.passes = (forwards, max(self.passes[1], done.cost.trunk_backwards))
+        # On the probe route a product takes about as long as a backward pass.
+        self.backwards.append(done.cost.trunk_backwards + done.cost.products)
+        self.passes = forwards
         self.unconverged += not done.converged
         if done.weights is not None:
             weights = {task: float(weight) for task, weight in done.weights.items()}
@@ -240,8 +259,8 @@ class Fit:
             seconds=sum(self.times),
             seconds_per_step=statistics.median(self.times) if self.times else math.nan,
             peak_memory_mib=self.peak or 0.0,
-            forwards_per_step=self.passes[0],
-            backwards_per_step=self.passes[1],
+            forwards_per_step=self.passes,
+            backwards_per_step=statistics.fmean(self.backwards) if self.backwards else 0.0,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             step_length=statistics.median(self.lengths) if self.lengths else math.nan,
         )

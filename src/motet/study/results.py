@@ -63,10 +63,12 @@ class Notice:
     Attributes:
         kind: ``broke down``: a loss or gradient that is not finite ended training early. ``unconverged``: the
             method's solver stopped at its iteration limit. ``last epoch``: the best epoch was one of the last two.
+            ``second batch``: the method's second batch came from the training split. ``stand-in``: a figure that the
+            method wants of a task was not known.
         text: The same with its particulars.
     """
 
-    kind: Literal["broke down", "unconverged", "last epoch"]
+    kind: Literal["broke down", "unconverged", "last epoch", "second batch", "stand-in"]
     text: str
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -57,18 +58,20 @@ def check_method(
 
     Args:
         method: One that has made no step (copies are checked), a class or function that makes one, or a name. A
-            method with options of one value a task must be made for five tasks.
+            method with options of one value a task must be made for five tasks, and one with a main task for no
+            more: its `Method.least_tasks` says which inputs have too few for it.
         report: Whether to measure step length, scale and conflict, too, and to return them.
         oracle: The method's definition, solved in another way. Its parameters name what it is given: any of
             ``losses`` (K,), ``gram`` (K, K), ``jacobian`` (K, P), of the losses themselves and in float64, and
             ``generator``, a copy of the method's. It returns the direction (P,) if it takes ``jacobian``, else weights
-            (K,), or None where the definition has no answer. First updates must agree to 1e-4 of the largest entry.
+            (K,), or None where the definition has no answer. First updates must agree to 1e-4 of the largest entry;
+            where a method keeps state, what later steps do with it is not compared.
 
     Raises:
         AssertionError: with one line for each thing that does not hold.
         TypeError: if this is no method.
-        ValueError: if it has made steps and holds state, is made for another number of tasks than five, or the
-            oracle takes what there is not.
+        ValueError: if it has made steps and holds state, is not made for five tasks, or the oracle
+            takes what there is not.
 
     Cost:
         About 400 steps of five tasks, 550 with a state, and 150 for the report.
@@ -80,13 +83,13 @@ def check_method(
     fresh = partial(copy.deepcopy, original)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        fixed = _made_for_so_many(fresh)
-        faults = [*_run(fresh, _single(fresh, fixed))]
+        counts = _counts(fresh)
+        faults = [*_run(fresh, _single(fresh, counts))]
         repeated = [*_run(fresh, {"the same steps twice": _repeat})]
         # Where two runs never agree, comparing others would only say so again.
-        faults += repeated or _run(fresh, _compared(original, fixed))
+        faults += repeated or _run(fresh, _compared(original, counts))
         if oracle is not None and not repeated:
-            faults += _run(fresh, {"the oracle": oracle_check(oracle, fixed)})
+            faults += _run(fresh, {"the oracle": oracle_check(oracle, counts)})
         if faults:
             raise AssertionError("\n- ".join([f"{original!r} does not keep what motet relies on:", *_lines(faults)]))
         return measure(fresh) if report else None
@@ -103,12 +106,14 @@ def _make(method: Method | Callable[[], Method] | str) -> Method:
     return made
 
 
-def _made_for_so_many(fresh: _Fresh) -> bool:
-    """Whether the method takes five tasks and no other number, as `Method.chosen` says.
+def _counts(fresh: _Fresh) -> range:
+    """How many tasks the method takes: `Method.least_tasks` and more, or five and no others, as `Method.chosen` says.
 
     Raises:
-        ValueError: if it takes another number only.
+        ValueError: if five are not among them.
     """
+    if (least := fresh().least_tasks) > TASKS:
+        raise ValueError(f"{fresh()!r} wants {least} tasks or more, and check_method works with {TASKS}")
 
     def refusal(tasks: int) -> str | None:
         method = fresh()
@@ -122,7 +127,7 @@ def _made_for_so_many(fresh: _Fresh) -> bool:
 
     if refused := refusal(TASKS):
         raise ValueError(f"{refused}; check_method works with {TASKS}: make the method for {TASKS} tasks")
-    return refusal(TASKS - 1) is not None
+    return range(TASKS, TASKS + 1) if refusal(TASKS - 1) else range(least, sys.maxsize)
 
 
 def _run(fresh: _Fresh, checks: dict[str, _Check]) -> Iterator[tuple[str, str]]:
@@ -150,8 +155,8 @@ def _lines(faults: list[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(done[:3])}{more[fault]}: {fault}" for fault, done in causes.items()]
 
 
-def _single(fresh: _Fresh, fixed: bool) -> dict[str, _Check]:
-    """The checks of one run, by what is done; those of five tasks only if the method is made for so many."""
+def _single(fresh: _Fresh, counts: range) -> dict[str, _Check]:
+    """The checks of one run, by what is done, on as many tasks as the method is made for."""
     method = fresh()
     checks: dict[str, _Check] = {}
     inputs: dict[str, tuple[Tensor, Tensor]] = {}
@@ -161,10 +166,10 @@ def _single(fresh: _Fresh, fixed: bool) -> dict[str, _Check]:
         given = loss_cases(method.lower_bound)
         inputs |= {what: (losses, normal(len(losses), WIDTH)) for what, losses in given.items()}
     for what, (losses, rows) in inputs.items():
-        if not fixed or len(losses) == TASKS:
+        if len(losses) in counts:
             checks[what] = partial(_finite, losses=losses, rows=rows)
     checks |= {"inputs that require gradients": _graph, "a step": _kept}
-    checks["a task absent from a step"] = partial(_absent, joins=not fixed)
+    checks["a task absent from a step"] = partial(_absent, joins=TASKS + 1 in counts)
     if (bound := method.lower_bound) is not None:
         checks |= {f"a loss of {bad:g}": partial(_bound, bad=bad) for bad in (bound, bound - 1)}
     for bad in (torch.nan, torch.inf):
@@ -178,7 +183,7 @@ def _single(fresh: _Fresh, fixed: bool) -> dict[str, _Check]:
     return checks
 
 
-def _compared(method: Method, fixed: bool) -> dict[str, _Check]:
+def _compared(method: Method, counts: range) -> dict[str, _Check]:
     """The checks that compare two runs, and those of what is declared."""
     checks: dict[str, _Check] = {"float32 in place of float64": _precision, "a resume from the saved state": _resume}
     if method.generator is None and method.symmetric:
@@ -188,7 +193,7 @@ def _compared(method: Method, fixed: bool) -> dict[str, _Check]:
     if method.scale is not None:
         checks[f"the declared scale {method.scale:.3g}"] = promises.scale
     if method.no_conflict:
-        checks["the declared no_conflict"] = partial(promises.no_conflict, fixed=fixed)
+        checks["the declared no_conflict"] = partial(promises.no_conflict, counts=counts)
     if method.batched and method.generator is None:
         checks["the declared batched"] = promises.batched
     return checks
