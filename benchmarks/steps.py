@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torchjd.aggregation
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 import motet
@@ -86,6 +87,14 @@ def peer(bench: Bench, aggregator: Callable[[torch.Tensor], torch.Tensor], chunk
     jac_to_grad(list(bench.trunk.parameters()), aggregator)
 
 
+def with_plain_attention(work: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with sdpa_kernel(SDPBackend.MATH):
+            work()
+
+    return run
+
+
 def works(bench: Bench, method: str, peers: bool) -> Works:
     found: Works = {"plain sum": lambda: plain(bench)}
     ways = (
@@ -96,6 +105,8 @@ def works(bench: Bench, method: str, peers: bool) -> Works:
     for route in ways:
         balancer = motet.Balancer(method, route=route)
         found[f"motet {route}"] = lambda b=balancer: ours(bench, b)
+    # Fused attention has no second derivative, which the probe needs where it has no closure.
+    found["motet probe"] = with_plain_attention(found["motet probe"])
     quarter = motet.Balancer(method, route="probe")
     found["motet probe f=1/4"] = lambda: ours(bench, quarter, 4)
     if peers and len(bench.heads) <= LARGEST:

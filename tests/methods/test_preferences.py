@@ -1,5 +1,6 @@
 """Methods with a preference: each against its definition, and where it ends on fronts that are known."""
 
+import logging
 import math
 
 import numpy as np
@@ -165,6 +166,7 @@ def test_pmtl_first_brings_the_losses_into_its_part_and_then_descends():
     losses = torch.tensor([10.0, 1.0]).double()
     weights = asked(method, losses, jacobian)
     apart = ray(torch.tensor([0.1, 0.9]).double()) - ray(torch.tensor(r).double())
+    apart = apart / apart.norm()
     assert_close(weights, apart)
     # On the ray nothing is active, which ends the first phase: the shortest vector of the gradients themselves.
     assert_close(asked(method, torch.ones(2).double(), jacobian), torch.tensor([0.5, 0.5]).double())
@@ -180,6 +182,30 @@ def test_pmtl_first_brings_the_losses_into_its_part_and_then_descends():
         options={"ftol": 1e-15},
     )
     assert_close(float(weights @ weights), best.fun, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [1 / 6, 5 / 6])
+@pytest.mark.parametrize("start", [[0.2, 0.9], [0.9, 0.1]])
+def test_pmtl_with_its_defaults_ends_in_its_part_of_two_quadratics(share, start, caplog):
+    targets, r = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double(), torch.tensor([share, 1 - share]).double()
+    x, method = torch.tensor(start).double(), PMTL(r.tolist())
+    for _ in range(400):
+        rows = x - targets
+        losses = rows.square().sum(1) / 2
+        x = x - 0.05 * asked(method, losses, rows) @ rows
+    assert x[1].abs() < 0.01
+    losses = losses / losses.norm()
+    assert ray(r) @ losses >= (ray(simplex_lattice(2, 9)) @ losses).amax() - 1e-6
+    assert not caplog.records
+
+
+def test_pmtl_says_once_that_its_warmup_ended_outside(caplog):
+    method = PMTL(vectors=[[0.1, 0.9], [0.9, 0.1]], warmup=2)
+    with caplog.at_level(logging.WARNING, logger="motet"):
+        for _ in range(6):
+            asked(method, torch.tensor([10.0, 1.0]).double(), torch.eye(2).double())
+    assert [record.message for record in caplog.records if "warmup=2" in record.message] == [caplog.messages[0]]
+    assert len(caplog.messages) == 1
 
 
 def test_pmtl_gives_up_the_first_phase_after_its_steps():
@@ -292,7 +318,7 @@ def test_ends_on_the_front_and_on_its_ray(method, problem, share):
 def test_pmtl_ends_on_the_front_in_the_part_of_its_ray(problem, share):
     start = torch.tensor([0.3, 0.3, -0.3, 0.2, -0.2]).double()
     lattice = simplex_lattice(2, 9)
-    losses = end(PROBLEMS[problem], PMTL([share, 1 - share], warmup=100), start, 0.5, steps=500)
+    losses = end(PROBLEMS[problem], PMTL([share, 1 - share], warmup=100), start, 0.1, steps=500)
     assert off_front(PROBLEMS[problem], losses) < 0.03
     angles = ray(lattice) @ (losses / losses.norm())
     own = ray(torch.tensor([share, 1 - share]).double()) @ (losses / losses.norm())
@@ -327,6 +353,7 @@ BAD = {
     "epsilon .* positive": lambda: EPO(epsilon=0.0),
     "u is .* positive": lambda: WCMGDA(u=0.0),
     "rate .* positive": lambda: FERERO(rate=-1.0),
+    "mu .* finite": lambda: STCH(mu=math.inf),
     "warmup .* negative": lambda: PMTL(warmup=-1),
     "vectors .* one length": lambda: PMTL(vectors=[[1.0, 2.0], [1.0, 2.0, 3.0]]),
     "lambda_ .* negative": lambda: COSMOS(lambda_=-1.0),

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motet.linalg import gram as gram_of
-from motet.methods import RLW, Constant, Krum, Random, TrimmedMean
+from motet.methods import RLW, AutoScale, CAGrad, Constant, FairGrad, Krum, Random, TrimmedMean
 from motet.testing import check_method
 from tests.matrices import jacobian, jacobians
 
@@ -167,6 +167,13 @@ def test_options_show_in_the_repr_of_constant():
     ("cls", "options", "named"),
     [
         (Krum, {"n_byzantine": -1}, "n_byzantine"),
+        (Krum, {"n_byzantine": 1.5}, "n_byzantine of Krum .* at least 0"),
+        (Krum, {"n_selected": True}, "n_selected of Krum .* at least 1"),
+        (TrimmedMean, {"trim": 1.5}, "trim of TrimmedMean .* at least 0"),
+        (AutoScale, {"probe": True}, "probe of AutoScale .* at least 1"),
+        (Constant, {"weights": []}, "weights of Constant"),
+        (FairGrad, {"alpha": float("inf")}, "alpha .* FairGrad .* finite"),
+        (CAGrad, {"c": float("inf")}, "CAGrad.* finite"),
         (Krum, {"n_selected": 0}, "n_selected"),
         (TrimmedMean, {"trim": -1}, "trim"),
         (Constant, {"weights": [1.0, float("nan")]}, "weights"),

@@ -208,3 +208,53 @@ def test_a_figure_of_one_point_and_of_negative_losses_can_be_drawn(tmp_path):
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.svg or \.html file, not 'x.png'"):
         pareto.front(exact, preferences=2).plot(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("content", [b"my only notes", b"{}", b"\xff\xfe", b"5\n", b"\n"])
+def test_a_file_that_is_somebody_elses_is_left_alone(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"notes\.txt is no file of a front"):
+        pareto.front(exact, preferences=2, path=path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("length", [0, 12])
+def test_an_empty_file_or_half_a_first_line_is_begun_anew(tmp_path, length):
+    path = tmp_path / "points.jsonl"
+    pareto.front(exact, preferences=2, path=path)
+    text = path.read_text()
+    path.write_text(text[:length])
+    pareto.front(exact, preferences=2, path=path)
+    assert path.read_text() == text
+
+
+def test_points_that_are_read_are_counted_and_those_of_another_label_refused(tmp_path, caplog):
+    path = tmp_path / "points.jsonl"
+    pareto.front(exact, preferences=3, path=path, label="lr 0.1")
+    with caplog.at_level(logging.INFO, logger="motet"):
+        pareto.front(exact, preferences=3, path=path, label="lr 0.1")
+    assert f"3 of 3 points read from {path}" in caplog.text
+    for other in ("", "lr 0.2"):
+        with pytest.raises(ValueError, match=r"label='lr 0\.1', not .*: name another file"):
+            pareto.front(exact, preferences=3, path=path, label=other)
+
+
+@pytest.mark.parametrize("result", [None, torch.tensor(1.0), 1.0, [None, 1.0], "ab", [torch.ones(2), 1.0]])
+def test_what_is_no_list_of_losses_is_named(result):
+    with pytest.raises(ValueError, match=r"preference \(0\.25, 0\.75\), number 1"):
+        pareto.front(lambda r: result, preferences=3)
+
+
+def test_losses_may_carry_a_graph():
+    loss = torch.ones(2, requires_grad=True) * 2
+    assert pareto.front(lambda r: loss, preferences=1).points.tolist() == [[2.0, 2.0]]
+    assert pareto.front(lambda r: list(loss), preferences=1).points.tolist() == [[2.0, 2.0]]
+
+
+def test_points_that_are_near_each_other_can_be_told_apart(tmp_path):
+    found = pareto.front(lambda r: [-1 - 1e-6 * float(r[0]), -1 + 1e-6 * float(r[0])], preferences=3)
+    rows = [line.split()[2:4] for line in found.table().splitlines()[1:4]]
+    assert len({row[0] for row in rows}) == len({row[1] for row in rows}) == 3
+    words = "".join(ElementTree.fromstring(found.plot(tmp_path / "near.svg").read_text()).itertext())
+    assert "1e" in words

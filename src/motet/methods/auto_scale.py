@@ -40,8 +40,8 @@ class AutoScale(GramMethod):
 
     def __init__(self, probe: int = 100) -> None:
         super().__init__()
-        if probe < 1:
-            raise ValueError(f"probe of AutoScale is a number of steps and must be at least 1, not {probe}")
+        if isinstance(probe, bool) or not isinstance(probe, int) or probe < 1:
+            raise ValueError(f"probe of AutoScale is a whole number of steps and at least 1, not {probe!r}")
         self.probe = probe
 
     def weights(self, gram: Tensor) -> Tensor:

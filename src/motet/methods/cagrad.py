@@ -1,5 +1,7 @@
 """CAGrad, conflict-averse gradient descent: Liu et al., NeurIPS 2021, arXiv 2110.14048."""
 
+import math
+
 from torch import Tensor
 
 from motet.methods.base import GramMethod, register
@@ -39,8 +41,8 @@ class CAGrad(GramMethod):
 
     def __init__(self, c: float = 0.4) -> None:
         super().__init__()
-        if not c >= 0:
-            raise ValueError(f"c is the radius of CAGrad's ball and must not be negative, not {c}")
+        if not 0 <= c < math.inf:
+            raise ValueError(f"c is the radius of CAGrad's ball and must be finite and not negative, not {c}")
         self.c = c
         self.no_conflict = c >= 1
 

@@ -34,8 +34,8 @@ class Constant(GramMethod):
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        if weights is not None and not all(math.isfinite(weight) for weight in weights):
-            raise ValueError(f"weights of Constant must be finite, not {list(weights)}")
+        if weights is not None and not (len(weights) and all(math.isfinite(weight) for weight in weights)):
+            raise ValueError(f"weights of Constant are one finite number a task, or None, not {list(weights)}")
         self.values = None if weights is None else tuple(float(weight) for weight in weights)
         self.symmetric = weights is None
 

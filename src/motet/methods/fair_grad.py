@@ -1,5 +1,7 @@
 """FairGrad, the α-fair direction: Ban & Ji, ICML 2024, arXiv 2402.15638."""
 
+import math
+
 from torch import Tensor
 
 from motet.methods.base import GramMethod, register
@@ -41,8 +43,8 @@ class FairGrad(GramMethod):
 
     def __init__(self, alpha: float = 2.0) -> None:
         super().__init__()
-        if not alpha > 0:
-            raise ValueError(f"alpha is the fairness of FairGrad and must be positive, not {alpha}")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha is the fairness of FairGrad and must be positive and finite, not {alpha}")
         self.alpha = alpha
         self.scale = -(alpha - 1) / (alpha + 1)
 

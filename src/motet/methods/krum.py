@@ -43,10 +43,9 @@ class Krum(GramMethod):
 
     def __init__(self, n_byzantine: int = 0, n_selected: int = 1) -> None:
         super().__init__()
-        if not (n_byzantine >= 0 and n_selected >= 1):
-            raise ValueError(
-                f"Krum needs n_byzantine of at least 0 and n_selected of at least 1, not {n_byzantine} and {n_selected}"
-            )
+        for name, value, least in (("n_byzantine", n_byzantine, 0), ("n_selected", n_selected, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} of Krum is a whole number of gradients and at least {least}, not {value!r}")
         self.n_byzantine = n_byzantine
         self.n_selected = n_selected
 

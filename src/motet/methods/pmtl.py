@@ -1,5 +1,6 @@
 """PMTL, Pareto multi-task learning: Lin et al., NeurIPS 2019, arXiv 1912.12854."""
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from motet.methods.base import register
 from motet.methods.preferred import PreferredMethod, ray, read_preference, simplex_lattice
 from motet.solvers import min_norm_point
 
+logger = logging.getLogger("motet")
+
 
 @register("pmtl", year=2019, cost="gram")
 class PMTL(PreferredMethod):
@@ -18,9 +21,10 @@ class PMTL(PreferredMethod):
 
     With the unit vectors u₀ along the own ray and uⱼ along the others, the part is where hⱼ = (uⱼ - u₀)·L ≤ 0. The
     gradient of hⱼ is Jᵀ(uⱼ - u₀). The first steps make only the largest violations smaller, by the shortest vector
-    in the convex hull of ∇hⱼ over all j with hⱼ > 0. Once there are none, or after ``warmup`` steps, it is
+    in the convex hull of Jᵀvⱼ, vⱼ = (uⱼ - u₀)/|uⱼ - u₀|, over all j with hⱼ > 0. Once there are none, or after
+    ``warmup`` steps, it is
 
-        min |Jᵀw|²,  w = α + Σⱼ βⱼ(uⱼ - u₀),  α, β ≥ 0, Σα + Σβ = 1, βⱼ = 0 where hⱼ ≤ 0.
+        min |Jᵀw|²,  w = α + Σⱼ βⱼvⱼ,  α, β ≥ 0, Σα + Σβ = 1, βⱼ = 0 where hⱼ ≤ 0.
 
     Args:
         preference: r, one positive number a task; None: equal. The ray is 1/r: twice the preference, half the loss.
@@ -40,7 +44,9 @@ class PMTL(PreferredMethod):
         The end lies in the part of its ray, not on the ray: that is as exact as the vectors are dense. The paper
         writes its vectors as rays; here they are preferences as everywhere in motet. It counts constraints from
         hⱼ ≥ -ε as active, its code from hⱼ > 0 on, as here. The code normalises the weights of each
-        step; these are as they come. The step count of the first phase is part of the state.
+        step; here only the constraints' rows are, since neighbouring rays differ by little and the first phase would
+        not get anywhere with ∇hⱼ itself. A warm-up that ends outside of the part is logged once. The step count of
+        the first phase is part of the state.
     """
 
     scale = 1.0
@@ -61,6 +67,7 @@ class PMTL(PreferredMethod):
         self.vectors = None if self._vectors is None else self._vectors.tolist()
         self.symmetric = self.symmetric and vectors is None
         self.warmup = warmup
+        self._calls = 0
 
     def weights(self, gram: Tensor) -> Tensor:
         gram = as_double(gram.detach())
@@ -68,9 +75,19 @@ class PMTL(PreferredMethod):
         apart = self._rays(losses) - ray(self.shares(losses))
         # A vector that is the own one is no constraint.
         active = apart @ (losses / losses.norm()) > 1e-12
+        apart = apart / apart.norm(dim=1, keepdim=True).clamp(min=1e-300)
         steps = self.recall("steps", losses, 0.0)
         first = active.any() & (steps.amax() < self.warmup)
-        self.remember("steps", torch.where(first, steps + 1, float(self.warmup)))
+        # Beyond ``warmup``: it has been in its part.
+        rest = torch.where(active.any(), steps.clamp(min=self.warmup), float(self.warmup + 1))
+        self.remember("steps", torch.where(first, steps + 1, rest))
+        self._calls += 1
+        # Asked once, so that steps don't wait for the device.
+        if self._calls == self.warmup + 1 > 1 and bool(active.any() & (steps.amax() == self.warmup)):
+            logger.warning(
+                "PMTL is outside of the part of its preference after warmup=%d steps: try more or larger ones",
+                self.warmup,
+            )
         # Rows of fixed number: what is not in the hull is replaced by a point that is.
         own = torch.eye(len(losses), dtype=gram.dtype, device=gram.device)
         middle = (active.to(gram) @ apart) / active.sum().clamp(min=1)

@@ -1,5 +1,6 @@
 """STCH, smooth Tchebycheff scalarization: Lin et al., ICML 2024, arXiv 2402.19078."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,8 +46,8 @@ class STCH(LossMethod):
 
     def __init__(self, mu: float = 1.0, warmup: int = 100, preference: Sequence[float] | None = None) -> None:
         super().__init__()
-        if not mu > 0:
-            raise ValueError(f"mu is the smoothness of STCH and must be positive, not {mu}")
+        if not 0 < mu < math.inf:
+            raise ValueError(f"mu is the smoothness of STCH and must be positive and finite, not {mu}")
         if warmup < 1:
             raise ValueError(f"warmup of STCH is a number of steps and must be at least 1, not {warmup}")
         self.mu = mu

@@ -33,8 +33,8 @@ class TrimmedMean(JacobianMethod):
 
     def __init__(self, trim: int = 1) -> None:
         super().__init__()
-        if not trim >= 0:
-            raise ValueError(f"trim is how many gradients to leave out at each end and must be at least 0, not {trim}")
+        if isinstance(trim, bool) or not isinstance(trim, int) or trim < 0:
+            raise ValueError(f"trim of TrimmedMean is a whole number of gradients and at least 0, not {trim!r}")
         self.trim = trim
 
     def direction(self, jacobian: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class Wrapper(Method):
         self.wants_feedback = self.method.wants_feedback
         self.no_conflict = self.method.no_conflict
         self.symmetric = self.method.symmetric
+        self.least_tasks = self.method.least_tasks
         self.scale = self.method.scale
         self.by_products = self.method.by_products
         self.two_samples = self.method.two_samples

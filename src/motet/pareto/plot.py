@@ -6,7 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
 from motet.report.figures.pareto import pareto_front
+from motet.report.numbers import short
 from motet.report.svg import inline
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ def write(front: "Front", path: Path) -> Path:
     figure = pareto_front(
         front.tasks, front.preferences.tolist(), front.points.tolist(), best, front.reference.tolist()
     )
+    if len(front.tasks) == 2:
+        _tell_ticks_apart(figure)
     message = f"{sum(best)} of {len(best)} models are not dominated by another"
     svg = str(inline(figure, "front", "Pareto front", message))
     if path.suffix == ".html":
@@ -47,6 +53,14 @@ def write(front: "Front", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf8")
     return path
+
+
+def _tell_ticks_apart(figure: Figure) -> None:
+    """Where four digits make ticks look alike, show them as differences from a number at the axis's end."""
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        ticks = axis.get_ticklocs()
+        if len({short(tick) for tick in ticks}) < len(ticks):
+            axis.set_major_formatter(ScalarFormatter(useOffset=True))
 
 
 def _with_margin(box: re.Match[str]) -> str:

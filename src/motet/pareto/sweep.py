@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,9 +54,10 @@ class Front:
     def table(self) -> str:
         """Preferences, losses and which points are dominated, as text."""
         best = self.nondominated.tolist()
+        losses = zip(*(_apart(column) for column in self.points.T.tolist()), strict=True)
         rows = [
-            [" ".join(f"{share:.3f}" for share in preference), *map(measure, point), "" if good else "dominated"]
-            for preference, point, good in zip(self.preferences.tolist(), self.points.tolist(), best, strict=True)
+            [" ".join(f"{share:.3f}" for share in preference), *texts, "" if good else "dominated"]
+            for preference, texts, good in zip(self.preferences.tolist(), losses, best, strict=True)
         ]
         rows.insert(0, ["preference", *self.tasks, ""])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -96,6 +98,7 @@ def front(
     seed: int | None = 0,
     progress: bool | None = None,
     path: str | Path | None = None,
+    label: str = "",
 ) -> Front:
     """Train one model for each preference and keep its losses.
 
@@ -109,20 +112,24 @@ def front(
         seed: torch is seeded with it before each model, so that all start alike. None: it is left alone.
         progress: Whether to show a bar on standard error. None: if that is a terminal.
         path: A file of JSON lines to which each point is added when it is there. If it exists, its points aren't
-            trained again.
+            trained again, which is logged.
+        label: What ``train`` does, in your words, kept in the file: points under another label are refused. Change it
+            when ``train`` changes, which motet can't see.
 
     Returns:
         The front. After Ctrl-C that of the points so far, with ``complete`` false, if there is one.
 
     Raises:
-        ValueError: for a result that isn't K finite losses, or a file of other preferences. The message, or for an
+        ValueError: for a result that isn't K finite losses, or a file that holds something else. The message, or for an
             error of ``train`` the note that is added to it, names the preference.
     """
     wanted, names = _plan(preferences, tasks)
-    file = None if path is None else _File(Path(path), wanted, seed)
+    file = None if path is None else _File(Path(path), wanted, seed, label)
     done = {} if file is None else file.read(names)
     if done and names is None:
         names = tuple(next(iter(done.values())))
+    if done:
+        logger.info("%d of %d points read from %s", len(done), len(wanted), path)
     complete = True
     shown = sys.stderr.isatty() if progress is None else progress
     with Progress(shown, len(wanted), 1) as bar:
@@ -179,13 +186,18 @@ def _seeded(train: Callable[[Tensor], Losses], preference: Tensor, seed: int | N
         return train(preference)
 
 
-def _losses(given: Losses, count: int, names: tuple[str, ...] | None, where: str) -> dict[str, float]:
+def _losses(given: Any, count: int, names: tuple[str, ...] | None, where: str) -> dict[str, float]:
     """What ``train`` returned, by task."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+    if not hasattr(given, "__len__") or isinstance(given, str) or (hasattr(given, "ndim") and given.ndim != 1):
+        kind = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"{given!r}"
+        raise ValueError(f"train returned {kind} for {where}: it must return {count} losses, a sequence or by task")
     if len(given) != count:
         raise ValueError(f"train returned {len(given)} losses for {where}, which has {count} values: is tasks= right?")
     if not isinstance(given, Mapping):
         given = dict(zip(names or [f"task {k + 1}" for k in range(count)], given, strict=True))
-    losses = {str(name): float(value) for name, value in given.items()}
+    losses = {str(name): _number(value, str(name), where) for name, value in given.items()}
     if names is not None:
         if set(losses) != set(names):
             raise ValueError(f"train returned losses of {_list(losses)} for {where}, and the tasks are {_list(names)}")
@@ -194,6 +206,24 @@ def _losses(given: Losses, count: int, names: tuple[str, ...] | None, where: str
         if not math.isfinite(value):
             raise ValueError(f"the loss of {name!r} is {value} for {where}: did the training diverge?")
     return losses
+
+
+def _number(value: object, name: str, where: str) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"the loss of {name!r} must be one number, not {value!r}, for {where}") from None
+
+
+def _apart(values: Sequence[float]) -> list[str]:
+    """With four digits, or as many more, up to 12, as tell different values apart."""
+    texts = [measure(value) for value in values]
+    for digits in range(5, 13):
+        if len(set(texts)) == len(set(values)):
+            break
+        more = [f"{value:#.{digits}g}".rstrip(".").replace("-", "−") for value in values]
+        texts = more if len(set(more)) > len(set(texts)) else texts
+    return texts
 
 
 def _reference(points: Tensor, given: Tensor | Sequence[float] | None) -> Tensor:
@@ -214,25 +244,38 @@ def _list(names: object) -> str:
 class _File:
     """Points as JSON lines, the first of which says what they are points of."""
 
-    def __init__(self, path: Path, preferences: Tensor, seed: int | None) -> None:
+    def __init__(self, path: Path, preferences: Tensor, seed: int | None, label: str) -> None:
         self.path = path
         self._head = {"motet": "front", "format": FORMAT, "seed": seed, "preferences": preferences.tolist()}
+        self._label = label
 
     def read(self, names: tuple[str, ...] | None) -> dict[int, dict[str, float]]:
         """The points that are there, by the number of their preference."""
-        text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
+        try:
+            text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
+        except UnicodeDecodeError:
+            raise ValueError(f"{self.path} is no file of a front: name another file") from None
+        start = json.dumps(self._head | ({"label": self._label} if self._label else {}))
         if "\n" not in text:
+            # Empty, or killed while the first line was written. Anything else is somebody's.
+            if not start.startswith(text):
+                raise ValueError(f"{self.path} is no file of a front, and is left as it is: name another file")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self._head) + "\n", encoding="utf8")
+            self.path.write_text(start + "\n", encoding="utf8")
             return {}
         whole, _, torn = text.rpartition("\n")
         try:
             head, *points = [json.loads(line) for line in whole.splitlines()]
+            label = head.pop("label", "")
             done = {int(point["index"]): {str(k): float(v) for k, v in point["losses"].items()} for point in points}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.path} is no file of a front, or damaged ({error})") from None
         if head != self._head:
             raise ValueError(f"{self.path} holds the points of other preferences or of another seed: name another file")
+        if label != self._label:
+            raise ValueError(
+                f"{self.path} holds points with label={label!r}, not {self._label!r}: name another file, or that label"
+            )
         for losses in done.values():
             if names is not None and tuple(losses) != names:
                 raise ValueError(f"{self.path} holds losses of {_list(losses)}, and the tasks are {_list(names)}")
