@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from motet.methods.base import LossMethod, register
 from motet.methods.preferred import read_preference, shares, uneven
+from motet.methods.warmup import shares as shares_of_ready
+from motet.methods.warmup import starting_level
 
 
 @register("stch", year=2024, cost="losses")
@@ -58,13 +59,6 @@ class STCH(LossMethod):
 
     def weights(self, losses: Tensor) -> Tensor:
         losses = self.above_bound(losses)
-        level = self.recall("level", losses, 0.0)
-        seen = self.recall("seen", losses, 0.0)
-        ready = seen >= self.warmup
-        self.remember("level", torch.where(ready, level, level + (losses - level) / (seen + 1)))
-        self.remember("seen", seen + 1)
-        if not ready.any():
-            return 1 / losses
+        level, ready = starting_level(self, losses, self.warmup)
         r = shares(self, self._preference, losses)
-        share = ((r * losses / level).log() / self.mu).where(ready, -torch.inf).softmax(0)
-        return torch.where(ready, ready.sum() * share, 1.0) / losses
+        return shares_of_ready((r * losses / level).log() / self.mu, ready) / losses
