@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from motet.grouping import Affinity
+from motet.grouping import Affinity, partition
 from motet.metrics import delta_m
 from tests.golden.published import TASKONOMY, TASKONOMY_SINGLE
 
@@ -55,6 +55,12 @@ def test_the_released_rule_turns_partners_into_opponents():
     assert other == pytest.approx(0.025, abs=0.004)
     assert partner == pytest.approx((SELF + 2 * HARM) / 3, abs=0.003)
     assert other == pytest.approx((SELF + HELP + HARM) / 3, abs=0.003)
+
+
+@pytest.mark.parametrize("method", ["affinity-propagation", "correlation"])
+def test_the_clusters_are_found_on_the_paper_s_map_and_not_on_the_released_rule_s(method):
+    assert partition(measured("paper", batches=1000), method) == [[0, 1], [2, 3]]
+    assert partition(measured("released", batches=1000), method) != [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -42,7 +42,7 @@ def test_it_is_weighted_least_squares_of_least_norm_with_its_covariance(count, a
     data = list(measurements(rng.normal(0, 0.1, (tasks, tasks)), random_groups(tasks, count, rng), 0.05, rng, absent))
     regression = Regression(tasks, decay)
     for group, relative in data:
-        regression.add(relative, group)
+        regression.add(relative[None], [group])
     matrix, errors = regression.solve()
     for target in range(tasks):
         rows = [(np.isin(range(tasks), group) * 1.0, r[target]) for group, r in data if not np.isnan(r[target])]
@@ -72,8 +72,8 @@ def test_pairs_are_recovered_where_equal_shares_can_not(noise, least):
         labels = rng.integers(0, 3, 6)
         other = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
         for group, relative in measurements(truth, other if rng.random() < 0.1 else usual, noise, rng):
-            regression.add(relative, group)
-            shares.add(relative, group)
+            regression.add(relative[None], [group])
+            shares.add(relative[None], [group])
     off = ~np.eye(6, dtype=bool)
     found, shared = (np.corrcoef(estimate.solve()[0][off], truth[off])[0, 1] for estimate in (regression, shares))
     assert found > least
@@ -86,7 +86,7 @@ def test_three_planted_clusters_of_eleven_tasks_are_told_apart():
     regression = Regression(11, 1e-3)
     groups = [group for batch in range(300) for group in random_groups(11, 3, np.random.default_rng(batch))]
     for group, relative in measurements(truth, groups, 0.05, rng):
-        regression.add(relative, group)
+        regression.add(relative[None], [group])
     matrix, errors = regression.solve()
     assert_array_equal(matrix > 0, truth > 0)
     assert np.isfinite(errors).all()
@@ -96,7 +96,7 @@ def test_members_that_were_always_together_share_alike_and_are_said_to_be_unknow
     regression = Regression(4, 0.01)
     rng = np.random.default_rng(0)
     for group, relative in measurements(np.full((4, 4), 0.1), [[0, 1], [2]] * 10, 0.01, rng):
-        regression.add(relative, group)
+        regression.add(relative[None], [group])
     matrix, errors = regression.solve()
     assert_allclose(matrix[0], matrix[1])
     assert_allclose(matrix[:3], 0.1, atol=0.03)
@@ -107,7 +107,7 @@ def test_members_that_were_always_together_share_alike_and_are_said_to_be_unknow
 def test_as_many_measurements_as_unknowns_leave_the_error_unknown():
     regression = Regression(2, 0.01)
     for group in ([0], [1]):
-        regression.add(np.array([0.1, 0.2]), np.array(group))
+        regression.add(np.array([[0.1, 0.2]]), [np.array(group)])
     matrix, errors = regression.solve()
     assert_allclose(matrix, [[0.1, 0.2], [0.1, 0.2]])
     assert np.isinf(errors).all()
@@ -117,10 +117,10 @@ def test_an_absent_target_keeps_its_estimate():
     rng = np.random.default_rng(0)
     regression = Regression(3, 0.05)
     for group, relative in measurements(rng.normal(0, 0.1, (3, 3)), random_groups(3, 100, rng), 0.02, rng):
-        regression.add(relative, group)
+        regression.add(relative[None], [group])
     before = [found[:, 2] for found in regression.solve()]
     for group in random_groups(3, 100, rng):
-        regression.add(np.array([0.5, 0.5, NAN]), np.array(group))
+        regression.add(np.array([[0.5, 0.5, NAN]]), [np.array(group)])
     after = [found[:, 2] for found in regression.solve()]
     assert_allclose(after, before, rtol=1e-9)
 
@@ -133,7 +133,7 @@ def test_the_truth_lies_within_two_standard_errors_as_often_as_it_should(decay, 
     for _ in range(5):
         regression = Regression(12, decay)
         for group, relative in measurements(truth, random_groups(12, updates, rng), 0.05, rng):
-            regression.add(relative, group)
+            regression.add(relative[None], [group])
         matrix, errors = regression.solve()
         inside.append(np.abs(matrix - truth) < 2 * errors)
     assert 0.9 < np.mean(inside) < 0.99
@@ -144,5 +144,5 @@ def test_thousands_of_updates_leave_no_rounding_behind():
     truth = clusters(2, 2)
     regression = Regression(4, 0.1)
     for group, relative in measurements(truth, random_groups(4, 20000, rng), 0.0, rng):
-        regression.add(relative, group)
+        regression.add(relative[None], [group])
     assert_allclose(regression.solve()[0], truth, atol=1e-9)

@@ -132,19 +132,28 @@ class Affinity:
         self, group: Sequence[int], before: Tensor, after: Tensor, following: Sequence[int] | None = None
     ) -> None:
         """`update` by task numbers and vectors in float64 on the host, NaN where absent, without checks: (K,), (K,)."""
+        credited = following if self._lagged else group
+        if credited is not None:
+            self._held[:], self._after[:] = np.nan, np.nan
+            self.update_batch([credited], before[None], after[None])
+            return
+        old, new = before.numpy(), after.numpy()
+        if np.array_equal(self._after, old, equal_nan=True):
+            self._credit([group], old[None], self._held[None])
+        self._held, self._after = self._decrease(old, new), new.copy()
+
+    def update_batch(self, groups: Sequence[Sequence[int]], before: Tensor, after: Tensor) -> None:
+        """Take the updates of M disjoint groups on one batch at once, each with the group to be credited.
+
+        Args:
+            groups: By task numbers.
+            before: Losses before each update, in float64 on the host, NaN where absent: (M, K).
+            after: The same after it.
+        """
         old, new = before.numpy(), after.numpy()
         if not self._lagged:
-            self._follow_level(old)
-            self._credit(group, old, self._decrease(old, new))
-            return
-        change = self._decrease(old, new)
-        if following is not None:
-            self._held[:], self._after[:] = np.nan, np.nan
-            self._credit(following, old, change)
-            return
-        if np.array_equal(self._after, old, equal_nan=True):
-            self._credit(group, old, self._held)
-        self._held, self._after = change, new.copy()
+            self._follow_level(old[0])
+        self._credit(groups, old, self._decrease(old, new))
 
     def update_pairs(self, values: Tensor) -> None:
         """Take pairwise measurements as they are, such as from gradients at the features: (K, K), NaN where none.
@@ -256,13 +265,18 @@ class Affinity:
         change = np.where(np.isfinite(change), change, np.nan)
         return change if self._lagged else np.minimum(np.maximum(change, -1.0), 1.0)
 
-    def _credit(self, group: Sequence[int], before: Floats, change: Floats) -> None:
-        """Give the change to the members of the group that were there."""
-        members = np.asarray(group, dtype=np.int64)
-        members = members[np.isfinite(before[members])]
-        if len(members) and not np.isnan(change).all():
+    def _credit(self, groups: Sequence[Sequence[int]], before: Floats, change: Floats) -> None:
+        """Give each change to the members of its group that were there: (M, K), (M, K)."""
+        there = np.isfinite(before)
+        whole = there.all() and not np.isnan(change).any()
+        members = [np.asarray(group, dtype=np.int64) for group in groups]
+        if not whole:
+            members = [group[row[group]] for group, row in zip(members, there, strict=True)]
+            kept = [i for i, group in enumerate(members) if len(group) and not np.isnan(change[i]).all()]
+            members, change = [members[i] for i in kept], change[kept]
+        if members:
             self._pairs.add(change, members)
-            self.updates, self._solved = self.updates + 1, None
+            self.updates, self._solved = self.updates + len(members), None
 
     def _number(self, task: str, where: str) -> int:
         number = self._index.get(task)

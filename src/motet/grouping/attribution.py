@@ -1,6 +1,6 @@
 """Who is credited with a change of the losses: Jeong & Yoon, ICLR 2025, arXiv 2502.11986."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,26 +10,30 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def pair_values(relative: Floats, members: Integers) -> Floats:
-    r"""One update of a group G, shared out among its n members: (K,), (n,) → (n, K), NaN where it says nothing.
+def pair_values(relative: Floats, groups: Sequence[Integers]) -> Floats:
+    r"""Updates of disjoint groups, each shared out among its n members: (M, K), M groups → (Σn, K), group by group.
 
-    With b = r/n, r the relative decrease of the losses, member s is credited towards task t with
+    With b = r/n, r the relative decrease of the losses by the group's update, member s is credited towards task t with
 
         bₜ                 where t is outside G, or where s and t both gained or both lost
         -max(bₜ, bₛ)       where one of them gained and the other lost: minus what the winner gained
         bₛ, or nothing     where t = s: as bₛ ≥ 0 or bₛ < 0
 
-    An r that is NaN gives no value to its task, nor to its task as a source within G.
+    An r that is NaN gives no value to its task, nor to its task as a source within G; nothing is NaN.
     """
-    values = np.repeat((relative / len(members))[None], len(members), axis=0)
-    target = values[:, members]
-    source = target.T
-    inside = np.where(source * target < 0, -np.maximum(source, target), target)
-    inside[np.isnan(source)] = np.nan
-    own = inside.diagonal()
-    np.fill_diagonal(inside, np.where(own < 0, np.nan, own))
-    values[:, members] = inside
-    return values
+    sizes = np.array([len(group) for group in groups])
+    sources = np.concatenate(groups)
+    place = np.repeat(np.arange(len(groups)), sizes)
+    of_task = np.full(relative.shape[1], -1)
+    of_task[sources] = place
+    values: Floats = (relative / sizes[:, None])[place]
+    rows = np.arange(len(sources))
+    own = values[rows, sources]
+    source = own[:, None]
+    within = np.where(source * values < 0, -np.maximum(source, values), values)
+    within[np.isnan(own)] = np.nan
+    within[rows, sources] = np.where(own < 0, np.nan, own)
+    return np.where(place[:, None] == of_task, within, values)
 
 
 class Pairwise:
@@ -47,9 +51,9 @@ class Pairwise:
         self.mean, self.square = np.zeros((tasks, tasks)), np.zeros((tasks, tasks))
         self.counts = np.zeros((tasks, tasks), dtype=np.int64)
 
-    def add(self, relative: Floats, members: Integers) -> None:
-        """Take the relative decrease (K,) of the losses by an update of ``members``, NaN where unknown."""
-        self.add_pairs(pair_values(relative, members), members)
+    def add(self, relative: Floats, groups: Sequence[Integers]) -> None:
+        """Take the relative decrease (M, K) of the losses by updates of M disjoint groups, NaN where unknown."""
+        self.add_pairs(pair_values(relative, groups), np.concatenate(groups))
 
     def add_pairs(self, values: Floats, sources: Integers) -> None:
         """Take values of the rows ``sources``, NaN where there is none: (n, K), (n,)."""

@@ -5,9 +5,12 @@ the partition sought maximises
 
     Σ over groups, Σ over pairs i < j of the group, s_ij.
 
-A pair that may not be joined (no gain, or none that is told from noise) is *barred*. Partitions are compared by the
+A pair that may not be joined, because its tasks hurt each other, is *barred*. Partitions are compared by the
 number of barred pairs inside groups first, by the sum second: without a bound on the number of groups no barred pair
 is ever joined, since singletons have none, and with a bound as few as can be.
+
+So one barred pair splits a group however much its other pairs gain, and of large groups measured with much noise parts
+are the result rather than the whole. Standard errors mend that: a pair that can't be told from zero is not barred.
 """
 
 import functools
@@ -19,10 +22,16 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 EXACT = 9
-PATIENCE = 30
-TENURE = 3
-WALK = 10
 """Up to this number of tasks all partitions are compared: Bell(9) = 21,147."""
+
+PATIENCE = 40
+"""Steps without a better partition after which a walk ends. With TENURE, chosen by the optima found at K = 9."""
+
+TENURE = 5
+"""Steps for which a task that has moved rests."""
+
+WALK = 10
+"""Most steps of a walk, in multiples of the number of tasks: bounds the time where small gains go on."""
 
 
 def similarity(matrix: Array) -> Array:
@@ -31,15 +40,23 @@ def similarity(matrix: Array) -> Array:
     return half + half.T
 
 
-def barred(similar: Array, errors: Array | None, significance: float) -> NDArray[np.bool_]:
-    """Pairs that may not be joined: s ≤ 0, or s ≤ significance · SE(s). (K, K) of both → (K, K).
+def gated(similar: Array, errors: Array | None, significance: float) -> tuple[Array, NDArray[np.bool_]]:
+    """What each pair is worth, and whether it may not be joined: (K, K) of both → (K, K), (K, K).
 
+    Without errors, or with significance 0, a pair with s ≤ 0 is barred. Else one with |s| ≤ significance · SE(s) says
+    nothing: it is worth a hair less than 0, so that it neither joins its tasks nor keeps them apart where others join
+    them, and one clearly below 0 is barred.
     SE(s_ij) = √(SE_ij² + SE_ji²)/2, as of independent entries. An unknown error (NaN) counts as infinite.
     """
     if errors is None or significance == 0:
-        return similar <= 0
+        return similar, similar <= 0
     spread = np.where(np.isnan(errors), np.inf, errors)
-    return (similar <= 0) | (similar <= significance * (np.hypot(spread, spread.T) / 2))
+    with np.errstate(over="ignore"):  # Too large to be finite says nothing, as it should.
+        unsure = np.abs(similar) <= significance * (np.hypot(spread, spread.T) / 2)
+    # Where no error is left, zero is zero and not unsure.
+    unsure &= spread + spread.T > 0
+    hair = 1e-9 * np.abs(similar).max() or 1.0
+    return np.where(unsure, -hair, similar), (similar <= 0) & ~unsure
 
 
 def correlate(

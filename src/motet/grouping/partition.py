@@ -58,7 +58,7 @@ def partition(
             - ``"affinity-propagation"``: as the released code of Selective Task Group Updates; see
               :func:`motet.grouping.propagation.propagate`. It looks at no sign and takes no ``max_groups``.
             - ``"correlation"``: the partition with the largest sum of s = (X + Xᵀ)/2 within groups; see
-              :func:`motet.grouping.correlation.correlate`. Pairs with s ≤ 0 or s ≤ significance · SE(s) are never
+              :func:`motet.grouping.correlation.correlate`. Pairs with s ≤ 0 are never
               joined, unless ``max_groups`` forces it: then as few as can be.
             - ``"singletons"``, ``"all"``: K groups, one group.
             - ``"random"``: ``max_groups`` groups whose sizes differ by at most one, drawn from ``seed``.
@@ -70,8 +70,8 @@ def partition(
             value, or ``previous`` breaks a bound that the new groups keep. From 0.
         standard_errors: Of the entries of ``matrix``, (K, K), from 0; infinite or NaN where unknown. An Affinity's own
             are read from it.
-        significance: Standard errors by which s must exceed 0 for ``"correlation"`` to join a pair, from 0. With 0 the
-            errors aren't read.
+        significance: Standard errors below which s says nothing to ``"correlation"``: such a pair is no reason to join
+            its tasks, and none against it where others join them. From 0, with which the errors aren't read.
         seed: Of ``"random"``, and of the noise by which affinity propagation breaks ties; 0 … 2³² - 1.
 
     Returns:
@@ -105,7 +105,7 @@ def partition(
         if significance > 0:
             errors = read_errors(matrix, standard_errors, tasks, "significance > 0")
         similar = correlation.similarity(values)
-        bars = correlation.barred(similar, errors, significance)
+        similar, bars = correlation.gated(similar, errors, significance)
         labels = correlation.correlate(similar, bars, bound, before, hysteresis)
     elif method == "singletons":
         if tasks > bound:

@@ -1,6 +1,6 @@
 """Affinity by least squares: what each member adds to the effect of a group, from the effects of many groups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,15 +58,16 @@ class Regression:
         numbers = np.zeros(tasks, dtype=np.int64)
         self._sums = _Sums(numbers, square, square, square[0], row, numbers)
 
-    def add(self, relative: Floats, members: Integers) -> None:
-        """Take the relative decrease (K,) of the losses by an update of ``members``, NaN where unknown."""
-        self._members[self._pending, members] = 1.0
-        self._relative[self._pending] = relative
-        self._pending += 1
-        self.counts[members] += ~np.isnan(relative)
-        if self._pending == _BLOCK:
-            self._sums = self._folded()
-            self._members[:], self._relative[:], self._pending = 0.0, np.nan, 0
+    def add(self, relative: Floats, groups: Sequence[Integers]) -> None:
+        """Take the relative decrease (M, K) of the losses by updates of M groups, NaN where unknown."""
+        for change, members in zip(relative, groups, strict=True):
+            self._members[self._pending, members] = 1.0
+            self._relative[self._pending] = change
+            self._pending += 1
+            self.counts[members] += ~np.isnan(change)
+            if self._pending == _BLOCK:
+                self._sums = self._folded()
+                self._members[:], self._relative[:], self._pending = 0.0, np.nan, 0
 
     def _folded(self) -> _Sums:
         """The sums with the pending measurements."""
@@ -93,7 +94,7 @@ class Regression:
         sums = self._folded() if self._pending else self._sums
         values, vectors = np.linalg.eigh(sums.normal)
         explored = values > _SINGULAR * values[:, -1:].clip(min=1e-300)
-        inverse = (vectors * np.where(explored, 1 / np.where(explored, values, 1), 0)[:, None]) @ vectors.mT
+        inverse = (vectors * np.where(explored, 1 / np.where(explored, values, 1), 0)[:, None]) @ vectors.swapaxes(1, 2)
         effects = (inverse[sums.design] @ sums.moment[:, :, None])[:, :, 0]
         covariance = inverse @ sums.squared @ inverse
         used = np.einsum("cij,cji->c", inverse, sums.squared)[sums.design]

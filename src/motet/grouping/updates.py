@@ -4,6 +4,7 @@ Jeong & Yoon, "Selective Task Group Updates for Multi-Task Optimization", ICLR 2
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from numbers import Integral
@@ -330,6 +331,7 @@ class _Batch:
         self.measures = owner.measure is not None and number % owner.measure_every == 0
         self.learns = owner._balancer is not None and owner._balancer.wants_feedback
         self.first: Tensor | None = None  # Losses of the first pass.
+        self.there: set[int] = set()  # Tasks that have one.
         self.lacking: set[int] = set()  # Places in the order of groups of which some process has no task.
         self.pending: tuple[dict[str, Tensor], Any] | None = None  # A pass whose group had nothing to update.
         self.before: Tensor | None = None  # Losses before the last update, to be compared with those after it.
@@ -338,6 +340,8 @@ class _Batch:
         self.moved: list[set[int]] = [set() for _ in owner.optimizers]
         self.skipped: dict[str, None] = {}
         self.updates: list[BalancerStep] = []
+        self.seen: list[tuple[list[int], Tensor, Tensor]] = []  # Credited group, losses before and after.
+        self.whole = False  # Whether the last pass had a 0-dim loss of every task.
         self.passes = 0
         self.measured = False
 
@@ -360,8 +364,9 @@ class _Batch:
             if start is not None and moved:
                 self._displacement(values, start)
         self._last()
+        self._learn()
         assert self.first is not None
-        present = [index for index, value in enumerate(self.first.tolist()) if value == value]
+        present = sorted(self.there)
         return GroupedStep(
             groups=owner._named(self.done),
             losses=TaskVector.of(self.first[present], [owner.tasks[index] for index in present]),
@@ -391,7 +396,8 @@ class _Batch:
             if len(self.closures) == 1 and self.first is None:
                 self._agree(values)
             wanted = self._wanted(place) if self.first is not None else group
-            here = [task for task in wanted if values[task].isfinite()]
+            numbers = values.tolist()
+            here = [task for task in wanted if math.isfinite(numbers[task])]
             self.pending = None
             if here:
                 members |= dict.fromkeys(self._backward(here, losses, features, share))
@@ -405,6 +411,7 @@ class _Batch:
     def _agree(self, values: Tensor) -> None:
         """After the first pass: which groups have a task in this batch, in every process."""
         self.first = values
+        self.there = {task for task, value in enumerate(values.tolist()) if not math.isnan(value)}
         if agreement.processes() > 1:
             if len(self.closures) > 1:
                 raise ValueError("step takes one closure where there are several processes, not micro-batches")
@@ -428,6 +435,13 @@ class _Batch:
         losses, features = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
         if losses is None:
             raise TypeError("the closure returned None: it must return a dict of task names and scalar losses")
+        if (
+            self.whole
+            and isinstance(losses, dict)
+            and tuple(losses) == owner.tasks
+            and all(map(_there, losses.values()))
+        ):
+            return losses, features  # The same tasks as in the first pass, which was looked at closely.
         found, constant = read_losses(losses, owner._index, fixed=True)
         if constant and not found and torch.is_grad_enabled():
             raise ValueError(
@@ -436,17 +450,24 @@ class _Batch:
             )
         for task in constant:
             owner._say(f"the loss of task {task!r} is a constant: it counts as absent from such batches")
+        self.whole = len(found) == len(losses) and all(loss.dim() == 0 for loss in losses.values() if loss is not None)
         return found, features
 
     def _values(self, losses: dict[str, Tensor]) -> Tensor:
         """(K,) on the host in one transfer: NaN where a task is absent, infinite where its loss is not finite."""
-        owner = self.owner
+        owner, given = self.owner, list(losses.values())
+        if not given:
+            return torch.full((len(owner.tasks),), torch.nan, dtype=torch.float64)
+        with torch.no_grad():
+            try:
+                stacked = torch.stack(given)
+            except RuntimeError:  # Losses on several devices.
+                stacked = torch.stack([as_double(loss).to(given[0].device) for loss in given])
+            found = stacked.cpu().double().nan_to_num(torch.inf, torch.inf, torch.inf)
+        if tuple(losses) == owner.tasks:
+            return found
         values = torch.full((len(owner.tasks),), torch.nan, dtype=torch.float64)
-        if losses:
-            with torch.no_grad():
-                given = list(losses.values())
-                stacked = torch.stack([as_double(loss).to(given[0].device) for loss in given]).cpu().double()
-            values[[owner._index[task] for task in losses]] = stacked.nan_to_num(torch.inf, torch.inf, torch.inf)
+        values[[owner._index[task] for task in losses]] = found
         return values
 
     def _check(self, values: Tensor, group: Iterable[int]) -> None:
@@ -474,7 +495,7 @@ class _Batch:
     def _wanted(self, place: int) -> list[int]:
         """The tasks of a group that have a loss in this batch."""
         assert self.first is not None
-        return [] if place in self.lacking else [t for t in self.order[place] if not self.first[t].isnan()]
+        return [] if place in self.lacking else [task for task in self.order[place] if task in self.there]
 
     def _backward(self, members: list[int], losses: dict[str, Tensor], features: Any, share: float) -> list[int]:
         """The group's gradient into ``.grad``; which of its tasks have one."""
@@ -485,7 +506,8 @@ class _Batch:
         if scaler is not None:
             own = {task: scaler.scale(loss) for task, loss in own.items()}
         if owner._balancer is None:
-            torch.autograd.backward(list(own.values()))
+            device = next(iter(own.values())).device
+            torch.stack([loss.to(device) for loss in own.values()]).sum().backward()
             return members
         everyone: dict[str, Tensor | None] = {task: own.get(task) for task in owner.tasks}
         shared = owner._shared if features is None else None
@@ -507,7 +529,8 @@ class _Batch:
             owner.before_step()
         for optimizer, moved in active:
             with ExitStack() as stack:
-                if owner.weight_decay == "batch" and len(self.order) > 1:
+                decays = any(group.get("weight_decay") for group in optimizer.param_groups)
+                if decays and owner.weight_decay == "batch" and len(self.order) > 1:
                     stack.enter_context(once_a_batch(optimizer, moved))
                 if scaler is None:
                     optimizer.step()
@@ -525,7 +548,7 @@ class _Batch:
         if before is None:
             return
         if owner.measure == "losses" and self.measures:
-            self._measured(before, values, following)
+            self._see(before, values, following)
         if self.learns:
             assert owner._balancer is not None
             owner._balancer.update({owner.tasks[t]: values[t] for t in self.group if values[t].isfinite()})
@@ -585,12 +608,25 @@ class _Batch:
                     "use measure='losses'"
                 ) from error
         self.passes += 1
-        self._measured(values, values + torch.stack(effects).nanmean(0), None)
+        self._see(values, values + torch.stack(effects).nanmean(0), None)
 
-    def _measured(self, before: Tensor, after: Tensor, following: list[int] | None) -> None:
-        before, after = agreement.mean(torch.stack([before, after])).unbind()
-        self.owner.affinity.update_vectors(self.group, before, after, following)
+    def _see(self, before: Tensor, after: Tensor, following: list[int] | None) -> None:
+        """Note what an update did; all of a batch go to the affinity at its end, in one go."""
+        credited = following if self.owner.affinity.attribution == "released" else self.group
+        if credited is not None:
+            self.seen.append((credited, before, after))
+
+    def _learn(self) -> None:
+        if not self.seen:
+            return
+        groups, before, after = zip(*self.seen, strict=True)
+        both = agreement.mean(torch.stack([torch.stack(before), torch.stack(after)]))
+        self.owner.affinity.update_batch(groups, both[0], both[1])
         self.measured = True
+
+
+def _there(loss: Tensor | None) -> bool:
+    return loss is not None
 
 
 def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
