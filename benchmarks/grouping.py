@@ -312,7 +312,7 @@ def simulate(affinity: Affinity, truth: np.ndarray, noise: float, seed: int, met
     for batch in range(300):
         if batch >= 30 and batch % 10 == 0:
             options = {"significance": 1.0} if method == "correlation" else {}
-            groups = partition(affinity, method, **options)  # type: ignore[arg-type]
+            groups = partition(affinity, method, previous=groups, **options)  # type: ignore[arg-type]
         now = groups
         if batch >= 30 and batch % 10 == 9:
             drawn = random.integers(4, size=tasks)
@@ -324,7 +324,7 @@ def simulate(affinity: Affinity, truth: np.ndarray, noise: float, seed: int, met
             affinity.update_vectors(group, torch.from_numpy(losses), torch.from_numpy(after), order[place + 1])
             losses = after
             losses = np.where(losses > 0.05, losses, 1.0)
-    return partition(affinity, method)
+    return partition(affinity, method, **({"significance": 1.0} if method == "correlation" else {}))  # type: ignore[arg-type]
 
 
 TOPICS = {f.__name__: f for f in (overhead, cost, regroup, memory, noise, recovery)}
