@@ -4,6 +4,7 @@ from motet import grouping as grouping
 from motet import linalg as linalg
 from motet import methods as methods
 from motet import metrics as metrics
+from motet import optim as optim
 from motet import pareto as pareto
 from motet import problems as problems
 from motet import routes as routes

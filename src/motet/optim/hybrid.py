@@ -1,0 +1,371 @@
+"""Muon for a model's hidden matrices and AdamW for the rest, as one optimizer: Jordan et al., Muon, 2024."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from motet.optim.adamw import APTAdamW
+from motet.optim.momentum import AdaptiveMomentum, Group
+from motet.optim.muon import APTMuon
+from motet.optim.preservation import EffectiveRank, RankOne
+
+logger = logging.getLogger("motet")
+
+Modules = nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module]
+
+BUFFERS = {"muon": "momentum_buffer", "adamw": "exp_avg"}
+"""The momentum in each part's state."""
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
+)
+_CONVOLUTIONS = nn.modules.conv._ConvNd
+_GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}
+_LAYERS = (nn.Linear, nn.Bilinear, _CONVOLUTIONS, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+"""Layers whose weights multiply what comes in, so that the first of them is the input layer."""
+
+
+class Route(NamedTuple):
+    """Where one parameter goes, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    optimizer: str
+    """"muon" or "adamw"."""
+    reason: str
+    split: int = 1
+
+
+class _Given:
+    """β's that were computed for the whole optimizer, handed to one of its parts."""
+
+    def __init__(self, betas: dict[int, list[Tensor | None]]) -> None:
+        self._betas = betas
+
+    def betas(self, groups: Sequence[Group], *_: Any) -> list[list[Tensor | None]]:
+        return [self._betas[id(group)] for group in groups]
+
+
+class Hybrid(Optimizer):
+    r"""Muon on some param groups and AdamW on the others, with one state and one list of groups.
+
+    Schedulers, gradient scalers, clipping, hooks and ``state_dict`` see one optimizer. Adaptive momentum with the
+    global scope takes one cosine over both.
+
+    Args:
+        params: Param groups, each with ``"optimizer"``: "muon" or "adamw"; without it "adamw", which takes any.
+        muon: Options of `APTMuon` for all its groups.
+        adamw: Options of `APTAdamW` for all its groups.
+
+    Note:
+        A group has the options of its own optimizer only: a schedule of momentum must ask which it has, "momentum" or
+        "betas".
+    """
+
+    decoupled_weight_decay = True
+    """Whether weight decay acts on the parameters; `motet.GroupedUpdates` asks."""
+
+    def __init__(
+        self, params: ParamsT, muon: Mapping[str, Any] | None = None, adamw: Mapping[str, Any] | None = None
+    ) -> None:
+        self.options = {"muon": dict(muon or {}), "adamw": dict(adamw or {})}
+        self.adaptive = AdaptiveMomentum()
+        self.routes: tuple[Route, ...] = ()
+        self._parts: dict[str, APTMuon | APTAdamW] = {}
+        super().__init__(params, {})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the part that its ``"optimizer"`` names."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            self._join(group)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+
+    def _join(self, group: Group) -> None:
+        """Give a group to its part; both hold the same dictionary."""
+        kind = group.setdefault("optimizer", "adamw")
+        if kind not in BUFFERS:
+            raise ValueError(f"a group's optimizer must be 'muon' or 'adamw', not {kind!r}")
+        if kind in self._parts:
+            self._parts[kind].add_param_group(group)
+        else:
+            part: APTMuon | APTAdamW
+            part = APTMuon([group], **self.options[kind]) if kind == "muon" else APTAdamW([group], **self.options[kind])
+            part.state = self.state
+            self._parts[kind] = part
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"options": self.options, "routes": self.routes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("adaptive", AdaptiveMomentum())
+        task_gradients = self._muon._tasks if self._muon is not None else {}
+        self._parts = {}
+        for group in self.param_groups:
+            self._join(group)
+        if self._muon is not None:
+            self._muon._tasks = task_gradients
+
+    @property
+    def _muon(self) -> APTMuon | None:
+        part = self.__dict__.get("_parts", {}).get("muon")
+        return part if isinstance(part, APTMuon) else None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of both parts; a closure is called first, once, with gradients on, and its loss returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        names = [BUFFERS[group["optimizer"]] for group in self.param_groups]
+        betas = self.adaptive.betas(self.param_groups, self.state, names)
+        given = _Given({id(group): row for group, row in zip(self.param_groups, betas, strict=True)})
+        for part in self._parts.values():
+            part.adaptive = given  # type: ignore[assignment]
+            # Past torch's wrapper, so that hooks on the steps of all optimizers are called for this one alone.
+            inspect.unwrap(type(part).step)(part)
+        return loss
+
+    def task_gradients(
+        self, gradients: Tensor | Mapping[Tensor, Tensor | RankOne], parameters: Sequence[Tensor] | None = None
+    ) -> None:
+        """Give the tasks' gradients for direction preservation: see `APTMuon.task_gradients`."""
+        if self._muon is None:
+            raise ValueError("this optimizer has no matrices for Muon, so there is nothing to preserve")
+        self._muon.task_gradients(gradients, parameters)
+
+    @property
+    def effective_ranks(self) -> dict[Tensor, EffectiveRank]:
+        """Of the last step, by parameter, where Muon was made with ``record=True``."""
+        return {} if self._muon is None else self._muon.effective_ranks
+
+    def routing(self) -> str:
+        """A table of where every parameter goes and why, as `muon_for` decided."""
+        shapes = [" x ".join(map(str, route.shape)) or "scalar" for route in self.routes]
+        rows = [("parameter", "shape", "optimizer", "why")]
+        rows += [
+            (route.name, shape, route.optimizer, route.reason) for route, shape in zip(self.routes, shapes, strict=True)
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+        )
+
+
+def muon_for(
+    model: nn.Module,
+    lr: float,
+    heads: Modules | None = None,
+    apt: bool = False,
+    *,
+    inputs: Modules | None = None,
+    adamw: Mapping[str, Any] | None = None,
+    weight_decay: float = 1e-2,
+    **options: Any,
+) -> Hybrid:
+    """Route a model's parameters: hidden matrices to Muon, all else to AdamW.
+
+    To AdamW go
+    - the heads: all in `heads`; without it what `find_heads` finds,
+    - the first layer: all in `inputs`; without it what the first linear, convolutional, attention or recurrent layer in
+      the order of registration does to its input, unless an embedding comes before it,
+    - embeddings and normalisation layers, by their type,
+    - biases, scalars, vectors and single rows or columns,
+    - depthwise and grouped convolutions,
+    - tensors of more than two dimensions that belong to no layer of torch, and matrices of such modules that are named
+      after an embedding, token or position.
+
+    All other weights go to Muon: convolutions as (out, all else), transposed ones as (in, all else), a fused QKV
+    projection in 3 blocks and the gates of a recurrent layer in 3 (GRU) or 4 (LSTM). A parameter with several owners
+    goes to AdamW if any of them says so. ``print(optimizer.routing())`` shows the outcome.
+
+    Args:
+        model: Its parameters must have their shapes: run a batch first where layers are lazy.
+        lr: For both parts, since the matrices' updates are scaled to the size of AdamW's (``match_rms_adamw``).
+        heads: The output layers, or modules that hold them.
+        apt: Adaptive momentum with ``beta_min=0.5`` unless the options say otherwise. The heads, whose gradients no
+            method changes, keep a fixed one.
+        inputs: The input layers, for models with several or whose first layer is registered late.
+        adamw: Options of `APTAdamW` alone.
+        weight_decay: Decoupled decay of both parts. AdamW's default.
+        **options: Options of `APTMuon`. Those of adaptive momentum hold for both parts.
+
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> print(muon_for(model, lr=1e-3).routing())
+    parameter  shape    optimizer  why
+    0.weight   16 x 8   adamw      first layer
+    0.bias     16       adamw      vector
+    2.weight   16 x 16  muon       hidden matrix
+    2.bias     16       adamw      vector
+    4.weight   2 x 16   adamw      head
+    4.bias     2        adamw      head
+    """
+    shared = set(inspect.signature(AdaptiveMomentum.options).parameters)
+    if apt:
+        options.setdefault("beta_min", 0.5)
+    elif options.get("beta_min") is not None:
+        raise ValueError("beta_min is the lower bound of adaptive momentum: pass apt=True with it")
+    muon = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": weight_decay, "lr": lr} | options
+    other = (
+        {"weight_decay": weight_decay, "lr": lr} | {k: v for k, v in options.items() if k in shared} | dict(adamw or {})
+    )
+    routes, owners = _routes(model, heads, inputs)
+    groups: dict[Any, Group] = {}
+    for route in routes:
+        head = route.reason == "head"
+        fresh: Group = {"params": [], "optimizer": route.optimizer}
+        if route.optimizer == "muon":
+            fresh["split"] = route.split
+        elif head:
+            fresh["beta_min"] = None
+        groups.setdefault((route.optimizer, route.split, head), fresh)["params"].append(owners[route.name])
+    if not groups:
+        raise ValueError("the model has no parameters")
+    if all(route.optimizer == "adamw" for route in routes):
+        logger.warning("no parameter of this model is a hidden matrix: all go to AdamW, see optimizer.routing()")
+    optimizer = Hybrid(list(groups.values()), muon, other)
+    optimizer.routes = tuple(routes)
+    return optimizer
+
+
+def find_heads(model: nn.Module) -> list[nn.Module]:
+    """The output layers of a model, as far as its modules tell.
+
+    What the model calls ``heads`` or ``head``; else the last layer with a weight in the order of registration, and
+    where this is a member of a ModuleDict, the other members too, which in a multi-task model are other tasks' heads.
+    Nothing is known here of the order of the forward pass: a model that registers other layers last, or keeps its
+    heads in a ModuleList of another name, should pass ``heads=``.
+    """
+    for name in ("heads", "head"):
+        found = getattr(model, name, None)
+        if isinstance(found, nn.Module) and any(True for _ in found.parameters()):
+            return [found]
+    layers = [module for _, module in _leaves(model)]
+    if not layers:
+        return []
+    for module in reversed(list(model.modules())):
+        inside = set(map(id, module.modules()))
+        # A dictionary of all layers, trunk and heads, tells nothing.
+        if isinstance(module, nn.ModuleDict) and id(layers[-1]) in inside and id(layers[0]) not in inside:
+            return [module]
+    return layers[-1:]
+
+
+def _leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers in the order of registration; an attention is one layer, not its projections."""
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, _LAYERS) and id(module) not in inside:
+            inside.update(map(id, module.modules()))
+            yield name, module
+
+
+def _parameters_of(modules: Modules | None) -> set[int]:
+    if modules is None:
+        return set()
+    if isinstance(modules, Mapping):
+        modules = modules.values()
+    found = [modules] if isinstance(modules, nn.Module) else list(modules)
+    for module in found:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"heads and inputs are modules, not {type(module).__name__}")
+    return {id(parameter) for module in found for parameter in module.parameters()}
+
+
+def _routes(model: nn.Module, heads: Modules | None, inputs: Modules | None) -> tuple[list[Route], dict[str, Tensor]]:
+    """Where every parameter goes, and the parameters by name."""
+    all_ids = {id(parameter) for parameter in model.parameters()}
+    given = {"heads": _parameters_of(heads), "inputs": _parameters_of(inputs)}
+    for option, found in given.items():
+        if not found <= all_ids:
+            raise ValueError(f"{option} holds parameters that are not the model's")
+    if heads is None:
+        given["heads"] = _parameters_of(find_heads(model))
+    if inputs is None:
+        given["inputs"] = _first(model)
+    chosen: dict[int, Route] = {}
+    owners: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{own}" if prefix else own
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ValueError(f"{name} has no shape yet: run one batch through the model before muon_for")
+            if parameter.is_complex():
+                raise TypeError(f"{name} is complex; only dense real parameters are supported")
+            if getattr(module, "sparse", False):
+                raise TypeError(f"{name} has sparse gradients: make the embedding with sparse=False")
+            optimizer, reason, split = _route(module, own, parameter, given)
+            known = chosen.get(id(parameter))
+            if known is None:
+                owners[name] = parameter
+                chosen[id(parameter)] = Route(name, tuple(parameter.shape), optimizer, reason, split)
+            elif known.optimizer == "muon" and optimizer == "adamw":
+                chosen[id(parameter)] = known._replace(optimizer=optimizer, reason=reason, split=1)
+    return list(chosen.values()), owners
+
+
+def _first(model: nn.Module) -> set[int]:
+    """The weights that the model's input is multiplied with, or nothing where an embedding is the input."""
+    layers = {id(layer) for _, layer in _leaves(model)}
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            break
+        if id(module) in layers:
+            own = dict(module.named_parameters(recurse=False))
+            if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+                # Not a cell's or layer's own state, nor what later layers of it are given.
+                firsts = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+                own = {name: weight for name, weight in own.items() if name in firsts}
+            return {id(parameter) for parameter in own.values()}
+    return set()
+
+
+def _route(module: nn.Module, own: str, parameter: Tensor, given: dict[str, set[int]]) -> tuple[str, str, int]:
+    """Optimizer, reason and number of blocks of one parameter of a module."""
+    rows, columns = (parameter.shape[0], parameter[0].numel()) if parameter.ndim and len(parameter) else (1, 1)
+    known = isinstance(module, _LAYERS)
+    reason = ""
+    if id(parameter) in given["heads"]:
+        reason = "head"
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        reason = "embedding"
+    elif isinstance(module, _NORMS):
+        reason = "normalisation"
+    elif parameter.ndim < 2:
+        reason = "vector" if parameter.ndim else "scalar"
+    elif id(parameter) in given["inputs"]:
+        reason = "first layer"
+    elif own.startswith("bias"):
+        reason = "bias"
+    elif min(rows, columns) < 2:
+        reason = "single row or column"
+    elif isinstance(module, _CONVOLUTIONS) and module.groups > 1:
+        reason = "grouped convolution"
+    elif not known and any(word in own.lower() for word in ("embed", "token", "pos")):
+        reason = "embedding, by its name"
+    elif not known and parameter.ndim > 2:
+        reason = "no known layer"
+    if reason:
+        return "adamw", reason, 1
+    split = 1
+    if isinstance(module, nn.MultiheadAttention) and own == "in_proj_weight":
+        split = 3
+    elif own.startswith(("weight_ih", "weight_hh")):
+        split = next((gates for kind, gates in _GATES.items() if isinstance(module, kind)), 1)
+    what = "hidden convolution" if isinstance(module, _CONVOLUTIONS) else "hidden matrix"
+    return "muon", what if split == 1 else f"{what}, {split} blocks", split
