@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,68 @@ def test_arms_with_long_names_are_told_apart(table, tmp_path, capsys):
     assert max(map(len, top.splitlines())) <= 80
 
 
+def brief(source, tmp_path, *more: object) -> list[object]:
+    return ["affinity", source, "--out", tmp_path / "affinity.html", "--runs", 2, "--quiet", *more]
+
+
+LOOP = """
+import torch
+from motet.loop import Loop
+
+def loop():
+    model = torch.nn.Linear(2, 2)
+    return Loop(model, lambda x: dict(zip("ab", (model(x) - 1).pow(2).mean(0))), list(torch.randn(30, 8, 2)))
+"""
+
+
+def test_affinity_of_a_table_prints_pairs_groups_and_what_they_are_worth(table, tmp_path, capsys):
+    arguments = brief(table, tmp_path, "--target", "age", "ill", "--drop", "ward", "--epochs", 30)
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    text = re.sub(r"[\s│]+", " ", out)
+    assert "It is no proof" in text
+    assert f"motet compare {table} --target age ill --drop ward --arms groups" in text.replace(" .csv", ".csv")
+    assert "age (regression" in text or "age" in text
+    assert str(tmp_path / "affinity.html") in out.replace("\n", "")
+    assert "<html" in (tmp_path / "affinity.html").read_text(encoding="utf8")
+
+
+def test_affinity_gives_machines_strict_json_and_nothing_else(table, tmp_path, capsys):
+    code, out, _ = run(capsys, *brief(table, tmp_path, "--target", "age", "ill", "--epochs", 1, "--json"))
+    assert code == 0
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["tasks"] == ["age", "ill"]
+    assert found["greyed"][0][:2] == ["age", "ill"]
+    assert [snapshot["name"] for snapshot in found["snapshots"]][-1] == "late"
+
+
+def test_affinity_of_a_loop_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "loop_of_test_cli.py").write_text(LOOP)
+    code, out, _ = run(capsys, *brief("loop_of_test_cli:loop", tmp_path, "--epochs", 2))
+    assert code == 0
+    assert "The loop loop_of_test_cli:loop" in re.sub(r"\s+", " ", out)
+    assert "Proposed" in out
+    assert max(map(len, out.splitlines())) <= max(80, len(str(tmp_path)) + 20)
+
+
+def test_an_interrupted_affinity_reports_what_was_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "loop_of_test_cli.py").write_text(LOOP)
+
+    def update(self, done, total):
+        if done == 100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("motet.study.affinity_terminal.Bar.update", update)
+    code, out, _ = run(capsys, *brief("loop_of_test_cli:loop", tmp_path, "--epochs", 3))
+    assert code == cli.INTERRUPTED
+    assert "Interrupted in training 2 of 2" in re.sub(r"\s+", " ", out)
+    assert "INTERRUPTED" in (tmp_path / "affinity.html").read_text(encoding="utf8")
+
+
 def test_report_reads_finished_runs(table, tmp_path, capsys):
     run(capsys, *quick(table, tmp_path, "--arms", "si"))
     code, out, _ = run(capsys, "report", tmp_path / "runs")
@@ -189,7 +252,7 @@ def test_problems_lists_all_and_says_how_to_fetch(capsys, tmp_path, monkeypatch)
         (["compare", "digitz"], "no problem 'digitz': did you mean 'digits-overlay'"),
         (["compare", "digits", "--arms", "fairgrda"], "did you mean 'fair-grad'"),
         (["compare", "digits", "--arms", "fair-grad:alpha=0"], "alpha"),
-        (["compare", "digits", "--arms", "groups"], "no arm 'groups'"),
+        (["compare", "digits", "--arms", "groupz"], "groupz"),
         (["compare", "digits", "--seeds", "0"], "seeds must be"),
         (["compare", "digits", "--epochs", "0"], "--epochs must be at least 1"),
         (["compare", "digits", "--learning-rate", "0"], "--learning-rate must be positive"),
@@ -215,6 +278,17 @@ def test_problems_lists_all_and_says_how_to_fetch(capsys, tmp_path, monkeypatch)
         (["compare", "digits", "--arms", "si", "--arms", "uw"], "--arms is given twice"),
         (["report", "{folder}"], "no study.json"),
         (["report"], "which study"),
+        (["affinity", "digitz"], "no problem 'digitz': did you mean 'digits-overlay'"),
+        (["affinity", "digits", "--epochs", "0"], "--epochs must be at least 1"),
+        (["affinity", "digits", "--runs", "0"], "--runs must be at least 1"),
+        (["affinity", "digits", "--decay", "1"], "--decay must lie between 0 and 1"),
+        (["affinity", "digits", "--out", "."], "is a folder"),
+        (["affinity", "digits", "--target", "left"], "--target is for tables"),
+        (["affinity", "{table}", "--target", "age", "--epochs", "1"], "between tasks, and the losses name 1: age"),
+        (["affinity", "no_such_module_e:loop"], "there is no module 'no_such_module_e'"),
+        (["affinity", "json:lodas"], "'json' has no 'lodas': did you mean 'loads'"),
+        (["affinity", "json:loads"], "called without arguments"),
+        (["affinity", "json:loads", "--target", "a"], "makes its own batches: leave it out"),
         (["methods", "famoo"], "did you mean 'famo'"),
         (["problems", "fetch", "yeats"], "did you mean 'yeast'"),
         (["problems", "fetch"], "which problem"),
@@ -229,7 +303,7 @@ def test_a_mistake_ends_in_one_sentence_that_names_it(table, tmp_path, capsys, m
     assert message.format(**places) in err
     assert "Traceback" not in err
     assert err.startswith("motet: ")
-    assert out == "" or "compare" in arguments
+    assert out == "" or {"compare", "affinity"} & set(arguments)
     assert list(tmp_path.iterdir()) == [table]
 
 

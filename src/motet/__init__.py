@@ -11,6 +11,7 @@ from motet import routes as routes
 from motet import testing as testing
 from motet.balancer import Balancer as Balancer
 from motet.grouping import GroupedUpdates as GroupedUpdates
+from motet.loop import Loop as Loop
 from motet.step import BalancerStep as BalancerStep
 from motet.step import NonFiniteError as NonFiniteError
 from motet.study.study import Study as Study

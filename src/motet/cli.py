@@ -1,27 +1,33 @@
-"""The command ``motet``: compare, report, methods, problems."""
+"""The command ``motet``: compare, affinity, report, methods, problems."""
 
 import json
 import logging
 import math
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
-from motet import methods, problems
+from motet import loop, methods, problems
 from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem, from_table
 from motet.study import catalogue, terminal
-from motet.study.options import Compare, Methods, Problems, Report, check, rule
+from motet.study.options import Affinity, Compare, Methods, Problems, Report, Tasks, check, check_affinity, rule
+from motet.study.provenance import command
 from motet.study.store import holds_study
 from motet.study.study import Study, opened
+
+if TYPE_CHECKING:
+    from motet.study.affinity import Source
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -42,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     commands: dict[str, Callable[..., Any]] = {
         "compare": Compare,
+        "affinity": Affinity,
         "report": Report,
         "methods": Methods,
         "problems": Problems,
@@ -60,6 +67,7 @@ def _run(arguments: list[str]) -> int:
     _log()
     actions: dict[type, Callable[[Any], int]] = {
         Compare: _compare,
+        Affinity: _affinity,
         Report: _report,
         Methods: _methods,
         Problems: _problems,
@@ -108,18 +116,71 @@ def _compare(options: Compare) -> int:
     return 0
 
 
-def _problem(options: Compare) -> Problem:
+def _affinity(options: Affinity) -> int:
+    # Imported here: figures and template take half a second, which other commands should not wait for.
+    from motet.report.affinity import write
+    from motet.study import affinity, affinity_terminal
+
+    check_affinity(options)
+    console = Console(stderr=options.json, highlight=False)
+    make: Callable[[int], Source]
+    said: tuple[str, ...] = ()
+    if loop.is_factory(options.problem):
+        _refuse_table_options(options, f"{options.problem} makes its own batches")
+        make = partial(_loop, options.problem)
+    else:
+        problem = _problem(options)
+        if isinstance(problem, TableProblem):
+            terminal.table_problem(console, problem)
+            said = (*problem.overview, *problem.warnings)
+        make = partial(affinity.of_problem, problem, named=_named(options))
+    with affinity_terminal.Bar(not options.quiet) as bar:
+        found = affinity.measure(
+            make,
+            runs=options.runs,
+            epochs=options.epochs,
+            seed=options.seed,
+            decay=options.decay,
+            estimator=options.estimator,
+            tick=bar.update,
+        )
+    path = write(options.out, found, command())
+    if options.json:
+        _print_json({**asdict(found), "report": str(path)})
+    else:
+        affinity_terminal.summary(console, found, said)
+        console.print(f"Page: {path}", soft_wrap=True)
+    return INTERRUPTED if found.interrupted else 0
+
+
+def _loop(name: str, seed: int) -> "Source":  # noqa: ARG001  whoever calls this has seeded the initial weights
+    from motet.study.affinity import of_loop
+
+    return of_loop(loop.load(name), name)
+
+
+def _named(options: Affinity) -> str:
+    """The problem or table as `motet compare` takes it."""
+    parts = [options.problem]
+    for name in ("target", "group", "time", "drop"):
+        if value := getattr(options, name):
+            parts += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    return shlex.join(parts)
+
+
+def _problem(options: Tasks) -> Problem:
     path = Path(options.problem)
-    table_only = {"target": options.target, "group": options.group, "time": options.time, "drop": options.drop}
     if path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz") or path.is_file():
         return from_table(path, options.target, group=options.group, time=options.time, drop=options.drop)
     problem = problems.get(options.problem)
-    for name, value in table_only.items():
-        if value:
-            raise ValueError(
-                f"--{name} is for tables, and {problem.name} is a problem with its own tasks: leave it out"
-            )
+    _refuse_table_options(options, f"{problem.name} is a problem with its own tasks")
     return problem
+
+
+def _refuse_table_options(options: Tasks, reason: str) -> None:
+    for name in ("target", "group", "time", "drop"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} is for tables, and {reason}: leave it out")
 
 
 def _report(options: Report) -> int:

@@ -13,7 +13,7 @@ from motet import report
 from motet.report.figures.theme import VARIABLES
 from tests.report.make import ARMS, NASTY, minimal, problem_of, provenance_of, study
 
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
 STYLE = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
 SECTIONS = ["verdict", "arms", "changes", "tasks", "cost", "curves", "cosines", "weights", "reading", "provenance"]
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from motet import methods
 from motet.methods.registry import Entry, Option
 from motet.study import arms, catalogue
+from motet.study.roles import EXPLAINED, role
 
 ENTRIES = [methods.entry(name) for name in methods.available()]
 
@@ -145,7 +146,7 @@ def test_the_markdown_has_a_table_for_each_group_and_a_row_for_each_method():
     text = catalogue.methods_markdown(ENTRIES)
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\|$", text, re.MULTILINE)
     assert sorted(rows) == sorted(methods.available())
-    assert text.count("## ") == len(HEADINGS)
+    assert text.count("## ") == len(HEADINGS) + 1  # and the arms that update group by group
     tables = [line for line in text.partition("## Around")[0].splitlines() if line.startswith("|")]
     # A bar in a cell is escaped.
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {10}
@@ -156,6 +157,17 @@ def test_an_option_without_a_default_is_its_name():
     option = Option("r", inspect.Parameter.empty, "")
     entry = Entry("own", methods.Method, 2026, "gram", "Own", "nobody", "A method of one's own.", (option,))
     assert re.search(r"^own .* r$", listing(entries=[entry]), re.MULTILINE)
+
+
+def test_the_arms_with_groups_and_their_controls_are_listed_as_they_can_be_written():
+    plain, text = re.sub(r"\s+", " ", listing()), catalogue.methods_markdown(ENTRIES)
+    for written, does, _ in catalogue._GROUPED:
+        example = written.replace("option=value,…", "decay=0.01")
+        assert arms.parse(example).label == example
+        assert f"| `{written}` | {does} |" in text
+        assert re.sub(r"\s+", " ", f"{written} {does}") in plain
+    kinds = {role(written) for written, _, _ in catalogue._GROUPED}
+    assert kinds == set(EXPLAINED)
 
 
 def test_the_wrappers_are_listed_as_arms_can_be_written():

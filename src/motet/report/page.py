@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
-from motet.report import numbers
+from motet.report import groups, numbers
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
 from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
@@ -27,6 +27,7 @@ _SECTIONS = {
     "changes": "Changes by task",
     "tasks": "Results by task",
     "cost": "Gain against cost",
+    "groups": "Groups of tasks",
     "curves": "Learning curves",
     "cosines": "Gradient cosines",
     "weights": "Weights of the tasks",
@@ -103,7 +104,7 @@ def _render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    streams = uneven(runs)
+    streams, grouped = uneven(runs), groups.section(summary, runs)
     rival = arms.get(SUM) if summary.verdict.arm != SUM else None
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -111,8 +112,10 @@ def _render(
         n=numbers,
         side=_side,
         few=_few,
-        sections=_SECTIONS,
-        explained=_EXPLAINED,
+        sections={key: heading for key, heading in _SECTIONS.items() if grouped or key != "groups"},
+        explained=_EXPLAINED | groups.explained(summary.arms),
+        groups=grouped,
+        soft=groups.soft,
         problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
         tasks=tasks,
         arms=summary.arms,

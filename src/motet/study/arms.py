@@ -1,18 +1,22 @@
 """What an arm of a study is, and how arms and seeds are written: ``ema+fair-grad:alpha=1@exact``."""
 
-import ast
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from motet import methods, routes
 from motet.balancer import Balancer
-from motet.study.results import SINGLE, SUM
+from motet.study.plans import Grouped, Plan, Repeats, read_grouped, read_repeats
+from motet.study.results import GROUPS, SINGLE, SUM, Run
+from motet.study.steppers import BalancedSteps, GroupedSteps, RepeatedSteps, Stepper
+from motet.study.written import canonical, read_option, read_options, write, write_options
 
 DEFAULT_ARMS = ("stl", "sum", "si", "uw", "famo", "mgda", "fair-grad")
 DEFAULT_SEEDS = 8
@@ -31,6 +35,7 @@ class Arm:
         options: Of the method, as (name, value) pairs.
         route: Of the Balancer.
         wrappers: What the method is put into, outermost first, as (name, value) pairs.
+        plan: How it updates more than once a batch, or trains longer; None for one update by the method.
     """
 
     label: str
@@ -38,14 +43,47 @@ class Arm:
     options: tuple[tuple[str, Any], ...] = ()
     route: routes.RouteName = "auto"
     wrappers: tuple[tuple[str, Any], ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes its number from the `groups` run of the same seed."""
+        return self.plan is not None and self.plan.follows
+
+    @property
+    def longer(self) -> int:
+        """By how much epochs and patience are multiplied."""
+        return (self.plan.times or 1) if isinstance(self.plan, Repeats) and self.plan.of == "epochs" else 1
+
+    def settled(self, groups: Run) -> "Arm":
+        """With that number filled in from the `groups` run, under the same label."""
+        return replace(self, plan=self.plan.settled(groups)) if self.plan is not None else self
+
+    def check(self, tasks: Sequence[str]) -> None:
+        """Whether it fits these tasks.
+
+        Raises:
+            ValueError: that names the arm.
+        """
+        try:
+            if self.plan is not None:
+                self.plan.check(tasks)
+        except ValueError as error:
+            raise ValueError(f"arm {self.label!r}: {error}") from None
+
+    def stepper(self, tasks: Sequence[str], seed: int, model: nn.Module, optimizer: Optimizer) -> Stepper:
+        """A fresh one; whatever it draws comes from ``seed``."""
+        if isinstance(self.plan, Grouped):
+            method = _method(self.plan.method, {}, seed)
+            return GroupedSteps(self.plan.updates(tasks, optimizer, method, model, seed), method, self.plan.learned)
+        if isinstance(self.plan, Repeats) and self.plan.of == "steps":
+            return RepeatedSteps(self.plan.times or 1, model, optimizer)
+        return BalancedSteps(self.balancer(tasks, seed), optimizer, several=len(tasks) > 1)
 
     def balancer(self, tasks: Sequence[str], seed: int) -> Balancer:
         """A fresh Balancer; the random numbers of a random method come from ``seed``."""
         assert self.method is not None
-        options = dict(self.options)
-        if any(option.name == "generator" for option in methods.entry(self.method).options):
-            options["generator"] = torch.Generator().manual_seed(seed)
-        method = methods.get(self.method, **options)
+        method = _method(self.method, dict(self.options), seed)
         for name, value in reversed(self.wrappers):
             method = _WRAPPERS[name](method, value)
         return Balancer(method, self.route, tasks=tasks)
@@ -53,8 +91,6 @@ class Arm:
 
 # What stands before the options and the route, whose numbers may hold a plus sign.
 _HEAD = re.compile("[^:@]*")
-# A comma outside brackets.
-_COMMA = re.compile(r",(?![^\[(]*[\])])")
 _WRAPPERS: dict[str, Callable[[methods.Method, Any], methods.Method]] = {
     "ema": lambda method, value: methods.EMA(method, value),
     "log": lambda method, _: methods.LogLosses(method),
@@ -66,6 +102,11 @@ _WRAPPER_DEFAULTS: dict[str, Any] = {"ema": 0.9, "log": None, "every": 10, "pref
 
 def parse(text: str) -> Arm:
     """Read ``[WRAPPER[=value]+…]METHOD[:option=value,…][@route]``, or ``stl`` for one model a task.
+
+    ``groups[:option=value,…]`` updates group by group, with the options of `motet.GroupedUpdates`; its controls are
+    ``groups:random=3``, ``groups:fixed=[[0,1],[2]]`` with task numbers from 0, ``sum:steps=3`` (so many updates on
+    every batch) and ``sum:epochs=3`` (so many times the epochs). ``groups`` in place of 3, and ``groups:random`` alone,
+    take the number of groups of the ``groups`` run of the same seed. ``groups:released`` is the authors' code.
 
     The wrappers are ``ema=0.9`` (averaged weights), ``log`` (log-losses), ``every=10`` (new weights each tenth step),
     with these values where none is given, and ``prefer=[2,1]`` (losses times a preference, one number a task).
@@ -88,26 +129,25 @@ def parse(text: str) -> Arm:
         if rest or route or wrappers:
             raise ValueError(f"arm {text!r}: {SINGLE} takes no options, no wrapper and no route")
         return Arm(SINGLE, None)
+    if name.lower() == GROUPS:
+        if wrappers:
+            raise ValueError(f"arm {text!r}: {GROUPS} takes no wrapper; a method within groups is groups:method=NAME")
+        label, plan = read_grouped(text, rest, "" if route == "auto" else route)
+        return Arm(label, SUM, plan=plan)
     try:
         found = methods.entry(name)
     except ValueError:
-        near = difflib.get_close_matches(name.lower(), [SINGLE, *methods.available()], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), [SINGLE, GROUPS, *methods.available()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`motet methods` lists what there is"
         raise ValueError(f"there is no arm {text!r}: {hint}") from None
-    given = [_option(text, part) for part in _COMMA.split(rest)] if rest else []
-    if len(dict(given)) < len(given):
-        raise ValueError(f"arm {text!r} gives one option twice: keep one")
+    if found.name == SUM and (repeats := read_repeats(text, rest)):
+        if route or wrappers:
+            raise ValueError(f"arm {text!r}: the plain sum with {rest} takes no wrapper and no route")
+        return Arm(repeats[0], SUM, plan=repeats[1])
     route = "" if route == "auto" else route
-    defaults = {option.name: option.default for option in found.options}
-    order = list(defaults)
-    options = tuple(
-        sorted(
-            ((key, value) for key, value in given if not _same(value, defaults.get(key, _NEVER))),
-            key=lambda item: order.index(item[0]) if item[0] in order else len(order),
-        )
-    )
-    label = "".join(f"{name}={_written(value)}+" if value is not None else f"{name}+" for name, value in wrappers)
-    label += found.name + (":" + ",".join(f"{k}={_written(v)}" for k, v in options) if options else "")
+    options = canonical(read_options(text, rest), {option.name: option.default for option in found.options})
+    label = "".join(f"{name}={write(value)}+" if value is not None else f"{name}+" for name, value in wrappers)
+    label += found.name + (f":{write_options(options)}" if options else "")
     label += f"@{route}" if route else ""
     arm = Arm(label, found.name, options, route or "auto", wrappers)  # type: ignore[arg-type]
     try:
@@ -140,27 +180,15 @@ def parse_seeds(seeds: int | Sequence[int]) -> list[int]:
     )
 
 
+def _method(name: str, options: dict[str, Any], seed: int) -> methods.Method:
+    if any(option.name == "generator" for option in methods.entry(name).options):
+        options["generator"] = torch.Generator().manual_seed(seed)
+    return methods.get(name, **options)
+
+
 def _is_whole(value: object) -> bool:
     """NumPy's whole numbers too, and True is none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-_NEVER = object()
-
-
-def _same(value: object, default: object) -> bool:
-    """Equal, where 2 is 2.0 and True is not 1."""
-    return value == default and isinstance(value, bool) == isinstance(default, bool)
-
-
-def _written(value: object) -> str:
-    """A number as short as it can be read back: 1 for 1.0."""
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_written, value))}]"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    short = f"{value:g}"
-    return short if float(short) == value else str(value)
 
 
 def _wrapper(text: str, part: str) -> tuple[str, Any]:
@@ -174,20 +202,9 @@ def _wrapper(text: str, part: str) -> tuple[str, Any]:
         return name, default
     if default is None:
         raise ValueError(f"arm {text!r}: {name} takes no value")
-    _, number = _option(text, part if equals else f"{part}=?")
+    _, number = read_option(text, part if equals else f"{part}=?")
     kinds = tuple if name == "prefer" else int | float
     if isinstance(number, bool) or not isinstance(number, kinds):
         what = "one number a task" if name == "prefer" else "a number"
-        raise ValueError(f"arm {text!r}: {name} takes {what}, as in {name}={_written(default)}")
+        raise ValueError(f"arm {text!r}: {name} takes {what}, as in {name}={write(default)}")
     return name, number
-
-
-def _option(text: str, part: str) -> tuple[str, Any]:
-    key, equals, value = part.partition("=")
-    if not equals or not key or not value:
-        raise ValueError(f"arm {text!r}: write its options as name=value, separated by commas")
-    try:
-        found = ast.literal_eval(value.strip())
-        return key.strip(), tuple(found) if isinstance(found, list) else found
-    except (ValueError, SyntaxError):
-        return key.strip(), value.strip()

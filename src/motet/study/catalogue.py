@@ -33,6 +33,20 @@ _WRAPPERS = (
 )
 """What goes around a method: as an arm, what it does, its class."""
 _AROUND = "Around a method, as arms of motet compare"
+_GROUPED = (
+    ("groups:option=value,…", "one update a group of tasks, learnt by what helps what", "GroupedUpdates"),
+    ("groups:released", "the same as its authors released it", "GroupedUpdates.released"),
+    ("groups:random=3", "control: three groups drawn at random and kept", ""),
+    ("groups:fixed=[[0,1],[2]]", "control: the same groups from the first batch to the last", ""),
+    ("sum:steps=3", "control: plain sum, three optimizer steps on every batch", ""),
+    ("sum:epochs=3", "control: plain sum, three times the epochs", ""),
+)
+"""Arms with several updates a batch and their controls: as an arm, what it does, its class."""
+_SEVERAL = "Updates group by group, and controls, as arms of motet compare"
+_TAKEN = (
+    "In a study that has the arm groups, sum:steps=groups and sum:epochs=groups take the number of updates a batch "
+    "that it made with the same seed, and groups:random its number of groups."
+)
 _LEGEND = (
     (
         "✓",
@@ -80,6 +94,11 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
         console.print(
             _hanging(Text(f"{written:<21}", style="bold"), Text(f"{does} [motet.methods.{cls}]"), console.width)
         )
+    console.print(Text(f"\n{_SEVERAL}", style="bold"))
+    for written, does, cls in _GROUPED:
+        about = Text(f"{does} [motet.{cls}]" if cls else does)
+        console.print(_hanging(Text(f"{written:<26}", style="bold"), about, console.width))
+    console.print(Text(_TAKEN))
     console.print()
     for term, meaning in _LEGEND:
         console.print(_hanging(Text(f"{term:<10}"), Text(meaning), console.width))
@@ -214,6 +233,9 @@ def methods_markdown(entries: Sequence[Entry]) -> str:
         lines.append("")
     lines += [f"## {_AROUND}", "", "| arm | what it does | class |", "| --- | --- | --- |"]
     lines += [f"| `{written}` | {does} | `motet.methods.{cls}` |" for written, does, cls in _WRAPPERS]
+    lines += ["", f"## {_SEVERAL}", "", "| arm | what it does | class |", "| --- | --- | --- |"]
+    lines += [f"| `{written}` | {does} | {f'`motet.{cls}`' if cls else ''} |" for written, does, cls in _GROUPED]
+    lines += ["", _TAKEN]
     lines += [
         "",
         "`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "

@@ -10,6 +10,7 @@ _KINDS = {
     "unconverged": "The method's solver stopped at its iteration limit in {where}.",
     "second batch": "The second batch of {where} was another one of the training split, not of the validation split.",
     "stand-in": "For tasks without an accuracy the losses stood in for it in {where}.",
+    "warm-up": "No groups were learnt in {where}: training ended within the warm-up, in which every task is alone.",
     "last epoch": "The best epoch was one of the last two in {where}: more epochs may change the result.",
 }
 

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from motet.study.typed import build
 
-FORMAT = 2
+FORMAT = 3
 """Version of every JSON file of a study. Another version is refused, never guessed at.
 
 Add one whenever a field of `Run` or `Description`, or of anything inside them, is added, removed or changes its
 meaning: a file of the former format must be told from a damaged one.
 """
+_READ = (2, FORMAT)
+"""Formats whose fields are all known here. Version 3 added fields that have a value for "not known"."""
 
 _T = TypeVar("_T")
 
@@ -39,7 +41,7 @@ def read_json(path: Path, cls: type[_T]) -> _T:
         raise DamagedError(f"{path} is damaged ({error})") from None
     if not isinstance(data, dict) or "format" not in data:
         raise DamagedError(f"{path} is damaged (it names no format)")
-    if (version := data.pop("format")) != FORMAT:
+    if (version := data.pop("format")) not in _READ:
         raise StoreError(
             f"{path} is of format {version}, this motet reads format {FORMAT}: "
             "use the version of motet that wrote it, or start anew with --out"

@@ -20,6 +20,7 @@ from motet.study.choice import score
 from motet.study.memory import peak_memory
 from motet.study.pairing import listed
 from motet.study.results import SINGLE, SUM, Cosines, Epoch, Notice, Run, RunCost, Weights
+from motet.study.steppers import Batch
 
 _PROBE_BATCHES = 4
 _STREAM = 300  # Rows that a stream of weights is thinned to.
@@ -57,18 +58,19 @@ class Fit:
     warnings: list[Notice] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
-    passes: int = 1
+    forwards: list[int] = field(default_factory=list)
     backwards: list[int] = field(default_factory=list)
+    updates: int = 0
     unconverged: int = 0
     peak: float | None = None
 
     def finish(self) -> Trained:
         """Train to the end and evaluate the best epoch on the test split."""
         names = [task.name for task in self.tasks]
-        self.balancer = self.arm.balancer(names, self.seed)
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay
         )
+        self.stepper = self.arm.stepper(names, self.seed, self.model, optimizer)
         best, best_epoch, best_state = -math.inf, 0, _copy(self.model)
         early = max(1, round(0.1 * self.training.epochs))
         for epoch in range(1, self.training.epochs + 1):
@@ -107,6 +109,7 @@ class Fit:
             cosines=self.cosines,
             cost=self._cost(),
             warnings=self.warnings,
+            groups=self.stepper.groups(),
         )
         return Trained(run, best_state, predictions)
 
@@ -132,7 +135,7 @@ class Fit:
 
     def _report(self, validation: dict[str, float]) -> None:
         """Hand figures of merit to methods that weigh tasks by them: those that lie between 0 and 1, and grow."""
-        report = getattr(self.balancer.method, "report", None)
+        report = getattr(self.stepper.method, "report", None)
         if report is not None:
             good = [task.metric in ("accuracy", "auroc") for task in self.tasks]
             found = [validation[t.name] if ok else math.nan for t, ok in zip(self.tasks, good, strict=True)]
@@ -140,15 +143,19 @@ class Fit:
 
     def _notice(self, best_epoch: int) -> None:
         missing = [task.name for task in self.tasks if task.metric not in ("accuracy", "auroc")]
-        if missing and hasattr(self.balancer.method, "report"):
+        method, groups = self.stepper.method, self.stepper.groups()
+        if missing and hasattr(method, "report"):
             text = f"{listed('task', missing)}: e^(-loss) stood in for an accuracy"
             self.warnings.append(Notice("stand-in", text))
-        if self.balancer.method.two_samples and len(self.tasks) > 1:
+        if method is not None and method.two_samples and len(self.tasks) > 1:
             text = "its second batch is another one of the training split: the validation split chooses the epoch"
             self.warnings.append(Notice("second batch", text))
         if self.unconverged:
             text = f"the method's solver stopped at its iteration limit in {self.unconverged} steps"
             self.warnings.append(Notice("unconverged", text))
+        if groups is not None and groups.warmup is None:
+            text = f"training ended after {groups.batches} batches, before any groups were learnt: set warmup="
+            self.warnings.append(Notice("warm-up", text))
         if best_epoch and best_epoch >= self.training.epochs - 1:
             self.warnings.append(Notice("last epoch", "the best epoch is one of the last two: more epochs may help"))
 
@@ -157,18 +164,16 @@ class Fit:
         self.model.train()
         seen: dict[str, list[float]] = {task.name: [] for task in self.tasks}
         for step, (inputs, targets) in enumerate(self._batches(epoch)):
-            plain = self._plain_length(epoch, inputs, targets) if step == 0 else 0.0
+            measured = step == 0 and self.stepper.single
+            plain = self._plain_length(epoch, inputs, targets) if measured else 0.0
             losses = self._timed_step(epoch, step, inputs, targets)
             if plain > 0:
                 self.lengths.append(_norm(parameter.grad for parameter in self._trunk()) / plain)
             for task, loss in losses.items():
-                if loss is not None:
-                    seen[task].append(float(loss.detach()))
+                seen[task].append(float(loss.detach()))
         return {task: statistics.fmean(losses) if losses else float("nan") for task, losses in seen.items()}
 
-    def _timed_step(
-        self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]
-    ) -> dict[str, Tensor | None]:
+    def _timed_step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
         if self.peak is None:  # The very first step allocates everything that later ones reuse.
             losses, self.peak = peak_memory(lambda: self._step(epoch, step, inputs, targets), str(inputs.device))
             return losses
@@ -177,32 +182,26 @@ class Fit:
         self.times.append(time.perf_counter() - start)
         return losses
 
-    def _step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor | None]:
-        torch.manual_seed(_key(self.seed, epoch, step))
-        self.optimizer.zero_grad()
-        features, losses = self._losses(inputs, targets)
-        second = None
-        if self.balancer.method.two_samples and len(self.tasks) > 1:
+    def _step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        def seed() -> None:
+            torch.manual_seed(_key(self.seed, epoch, step))
+
+        def second() -> dict[str, Tensor | None]:
             # The split for validation chooses the epoch, so that it must not choose the weights too.
             generator = torch.Generator().manual_seed(_key(self.seed, -epoch, step))
             rows = torch.randint(len(self.data.train), (len(inputs),), generator=generator)
-            second = self._losses(*self._take(self.data.train, rows))[1]
-        done = self.balancer.backward(losses, features=features, validation=second)
-        self.optimizer.step()
-        if self.balancer.wants_feedback:
-            # The same dropout masks, or the change of the losses would measure them.
-            torch.manual_seed(_key(self.seed, epoch, step))
-            with torch.no_grad():
-                self.balancer.update(self._losses(inputs, targets)[1])
-        forwards = 1 + self.balancer.wants_feedback + (second is not None)
-        # On the probe route a product takes about as long as a backward pass.
-        self.backwards.append(done.cost.trunk_backwards + done.cost.products)
-        self.passes = forwards
+            return self._losses(*self._take(self.data.train, rows))[1]
+
+        seed()
+        done = self.stepper.step(Batch(lambda: self._losses(inputs, targets), second, seed))
+        self.forwards.append(done.forwards)
+        self.backwards.append(done.backwards)
+        self.updates += done.updates
         self.unconverged += not done.converged
-        if done.weights is not None:
+        if done.weights:
             weights = {task: float(weight) for task, weight in done.weights.items()}
             self.stream.append(Weights(len(self.times), weights))
-        return losses
+        return done.losses
 
     def _losses(self, inputs: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | None]]:
         features, outputs = self.model(inputs)
@@ -259,10 +258,12 @@ class Fit:
             seconds=sum(self.times),
             seconds_per_step=statistics.median(self.times) if self.times else math.nan,
             peak_memory_mib=self.peak or 0.0,
-            forwards_per_step=self.passes,
+            forwards_per_step=statistics.fmean(self.forwards) if self.forwards else 0.0,
             backwards_per_step=statistics.fmean(self.backwards) if self.backwards else 0.0,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             step_length=statistics.median(self.lengths) if self.lengths else math.nan,
+            updates=self.updates,
+            forwards=sum(self.forwards),
         )
 
 

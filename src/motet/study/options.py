@@ -19,11 +19,8 @@ OpenFloat = Annotated[float | None, arg(metavar="FLOAT")]
 
 
 @dataclass(frozen=True)
-class Compare:
-    """Train the arms on a problem or a table, print the verdict and write the report.
-
-    Examples: motet compare digits-overlay --seeds 8 · motet compare patients.csv --target age er:binary grade
-    """
+class Tasks:
+    """What to train on: a problem, or a table and its columns."""
 
     problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE")]
     """A problem's name (`motet problems`), or a CSV or Parquet file."""
@@ -35,8 +32,19 @@ class Compare:
     """Column of the table to split by: train on what was earlier, test on what came later."""
     drop: Annotated[tuple[str, ...], arg(metavar="COLUMN ...")] = ()
     """Columns of the table to leave out."""
+
+
+@dataclass(frozen=True)
+class Compare(Tasks):
+    """Train the arms on a problem or a table, print the verdict and write the report.
+
+    Examples: motet compare digits-overlay --seeds 8 · motet compare patients.csv --target age er:binary grade
+    """
+
     arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
-    """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact. stl (a model a task) and sum are always in."""
+    """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact, or groups[:option=value,...] to update group by
+    group, with its controls groups:random, sum:steps=groups and sum:epochs=groups. stl (a model a task) and sum are
+    always in."""
     seeds: int = DEFAULT_SEEDS
     """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
     out: OpenPath = None
@@ -65,6 +73,33 @@ class Compare:
     """A difference in Δm below this many points does not matter. Default: 1, or with --resume the study's own."""
     worst_task: OpenFloat = None
     """No task may lose more than this many per cent against single-task. Default: 10, or the study's own."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class Affinity(Tasks):
+    """Measure which tasks help which by a short training, and propose groups: map, timeline, look-ahead, cosines.
+
+    Examples: motet affinity digits · motet affinity patients.csv --target age er grade · motet affinity train:loop
+    """
+
+    problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE|MODULE:FACTORY")]
+    """A problem's name, a CSV or Parquet file, or a function of your own code that returns a motet.Loop."""
+    epochs: OpenInt = None
+    """Passes over the training rows. Default: as many as give 300 batches, and no more than those of a longer pass."""
+    runs: int = 3
+    """Trainings with other seeds, of which the map is the mean. One alone does not know how sure it is."""
+    seed: int = 0
+    """Of the first training: the split, the initial weights and the order of batches and updates."""
+    estimator: Literal["pairwise", "regression"] = "pairwise"
+    """pairwise updates each task alone: exact, a pass a task and batch. regression: random groups, cheaper for many."""
+    decay: OpenFloat = None
+    """Rate at which the affinity forgets. Default: so that it remembers about a third of the training."""
+    out: Path = Path("affinity.html")
+    """Where to write the page."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False
@@ -128,10 +163,25 @@ def check(training: Training, options: Compare) -> None:
     for name, value in limits.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"--{name} must be a number of at least 0, not {value}")
-    _check_report(options.report)
+    check_report(options.report)
 
 
-def _check_report(path: Path) -> None:
+def check_affinity(options: Affinity) -> None:
+    """As `check`.
+
+    Raises:
+        ValueError: that names the option.
+    """
+    if options.epochs is not None and options.epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, not {options.epochs}")
+    if options.runs < 1:
+        raise ValueError(f"--runs must be at least 1, not {options.runs}")
+    if options.decay is not None and not 0 < options.decay < 1:
+        raise ValueError(f"--decay must lie between 0 and 1, not {options.decay}")
+    check_report(options.out)
+
+
+def check_report(path: Path) -> None:
     """Before training, and not after it."""
     if path.is_dir():
         raise ValueError(f"the report can't be written: {path} is a folder, name a file in it")

@@ -104,7 +104,7 @@ def _by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     for arm in (SINGLE, SUM):
         if arm not in by_arm:
             raise ValueError(
-                f"there is no run of {arm!r}, with which every arm is compared: have {_and(by_arm) or 'none'}"
+                f"there is no run of {arm!r}, with which every arm is compared: have {joined(by_arm) or 'none'}"
             )
     return by_arm
 
@@ -137,14 +137,15 @@ def mean(column: Values) -> float:
 
 def listed(noun: str, items: Sequence[object]) -> str:
     """ "seed 3", "seeds 3 and 4"."""
-    return f"{noun}{'s' if len(items) > 1 else ''} {_and(map(str, items))}"
+    return f"{noun}{'s' if len(items) > 1 else ''} {joined(map(str, items))}"
 
 
-def _and(parts: Iterable[str]) -> str:
+def joined(parts: Iterable[str], word: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
     *head, last = [*parts] or [""]
-    return f"{', '.join(head)} and {last}" if head else last
+    return f"{', '.join(head)} {word} {last}" if head else last
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f": it has {_and(known) or 'none'}"
+    return f"; did you mean {near[0]!r}?" if near else f": it has {joined(known) or 'none'}"

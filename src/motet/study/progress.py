@@ -29,16 +29,17 @@ class Progress:
         # Standard error, so that a table or JSON on standard output can be piped.
         self._bar = Bar(*columns, console=Console(stderr=True), disable=not shown, transient=True)
         self._task = self._bar.add_task("", total=runs)
-        self._step = 1 / epochs
+        self._step = self._part = 1 / epochs
         self._done = 0
 
-    def start(self, name: str) -> None:
-        """A run begins."""
+    def start(self, name: str, longer: int = 1) -> None:
+        """A run begins that takes ``longer`` times the epochs."""
+        self._part = self._step / longer
         self._bar.update(self._task, description=name)
 
     def epoch(self) -> None:
         """An epoch of the present run is over."""
-        self._bar.advance(self._task, self._step)
+        self._bar.advance(self._task, self._part)
 
     def finish(self) -> None:
         """The present run is over."""

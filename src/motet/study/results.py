@@ -4,12 +4,15 @@ Sign convention everywhere: a *change* is in per cent of the single-task result 
 as in Δm, whichever direction the metric itself has.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SINGLE = "stl"
 SUM = "sum"
 """The arms that every study has: one model a task, and the plain sum."""
+GROUPS = "groups"
+"""The arm whose number of groups its controls may take over."""
 
 Decision = Literal["ADOPT", "KEEP SUM", "KEEP SINGLE", "UNDECIDED"]
 
@@ -53,7 +56,45 @@ class RunCost:
     backwards_per_step: float
     parameters: int
     step_length: float
-    """Median norm of the trunk's gradient after combination, over that of the plain sum on the same batches."""
+    """Median norm of the trunk's gradient after combination, over that of the plain sum on the same batches. NaN for
+    arms that update more than once a batch."""
+    updates: int = 0
+    """Optimizer steps in all; 0 is not known."""
+    forwards: int = 0
+    """Forward passes in all; 0 is not known."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The groups from one batch on, until the next partition; batches count from 0."""
+
+    batch: int
+    groups: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How an arm grouped the tasks, and what it measured of their effects on each other.
+
+    Attributes:
+        timeline: The partitions in order, thinned to a few hundred.
+        batches: How many were trained on.
+        warmup: Batches before the first partition was learnt; None if training ended before that.
+        mean: Groups updated in a batch, the mean after the warm-up, or over all where it never ended.
+        affinity: (K, K), row = source, column = target: positive where an update of the row's task lowers the
+            column's loss, as a share of it.
+        counts: Measurements behind each entry.
+        standard_errors: Infinite where there are too few measurements.
+    """
+
+    tasks: list[str]
+    timeline: list[Partition]
+    batches: int
+    warmup: int | None
+    mean: float
+    affinity: list[list[float]]
+    counts: list[list[int]]
+    standard_errors: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -64,11 +105,11 @@ class Notice:
         kind: ``broke down``: a loss or gradient that is not finite ended training early. ``unconverged``: the
             method's solver stopped at its iteration limit. ``last epoch``: the best epoch was one of the last two.
             ``second batch``: the method's second batch came from the training split. ``stand-in``: a figure that the
-            method wants of a task was not known.
+            method wants of a task was not known. ``warm-up``: training ended before any groups were learnt.
         text: The same with its particulars.
     """
 
-    kind: Literal["broke down", "unconverged", "last epoch", "second batch", "stand-in"]
+    kind: Literal["broke down", "unconverged", "last epoch", "second batch", "stand-in", "warm-up"]
     text: str
 
 
@@ -88,6 +129,7 @@ class Run:
     cost: RunCost
     warnings: list[Notice] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +170,28 @@ class ArmSummary:
     backwards_per_step: float
     step_length: float
     parameters: int
+    updates: float = math.nan
+    """Optimizer steps of one seed's training; NaN where an arm's runs did not count them."""
+    forwards: float = math.nan
+    """Forward passes of one seed's training, likewise."""
+    groups: float = math.nan
+    """Groups updated in a batch, the mean over seeds; NaN where there are none."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm that updates group by group, against a control or the plain sum, paired by seed."""
+
+    arm: str
+    control: str
+    difference: Interval
+    """Δm of the arm minus Δm of the control, in points; negative = the arm is better."""
+    p: float
+    """Two-sided sign-flip test, uncorrected."""
+    better: bool
+    """Whether the arm is shown to be better: both the interval and the test say so."""
+    worse: bool
+    """Whether it is shown to be worse, likewise."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +228,5 @@ class Summary:
     rule: Rule
     baseline: dict[str, float]
     """Mean single-task result of every task, on the metric's own scale."""
+    comparisons: list[Comparison] = field(default_factory=list)
+    """Arms that update group by group against their controls; none where there is no such arm."""

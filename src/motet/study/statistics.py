@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import median
 
 import numpy as np
@@ -11,9 +12,10 @@ from motet.metrics.mean_rank import mean_rank
 from motet.problems.base import Task
 from motet.study import caveats
 from motet.study.inference import Observed, Values, observe
-from motet.study.judgement import Evidence, adjusted_p
+from motet.study.judgement import Evidence, above, adjusted_p, below
 from motet.study.pairing import Paired, listed, mean, pair
-from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Rule, Run, RunCost, Summary
+from motet.study.results import SINGLE, SUM, ArmSummary, Comparison, Interval, Rule, Run, RunCost, Summary
+from motet.study.roles import role
 from motet.study.verdict import decide
 
 DEFAULT_RULE = Rule()
@@ -46,6 +48,10 @@ def summarise(
 
     Mean ranks are those of the mean changes, single-task left out, over the arms of the table. Costs are medians
     over the arm's paired seeds. All reasons for leaving something out are among the verdict's reasons.
+
+    Arms that learn groups are also compared with each of their controls, by the same differences of Δm, intervals and
+    tests as with the sum. The tests are not adjusted for their number: a gain is the grouping's only if *every* control
+    is beaten, and that claim errs only if the test errs on the one control that is not.
 
     Args:
         tasks: The tasks to be compared.
@@ -99,12 +105,15 @@ def summarise(
                 backwards_per_step=_median(cost.backwards_per_step for cost in costs[arm]),
                 step_length=_median(cost.step_length for cost in costs[arm]),
                 parameters=_parameters(costs[arm]),
+                updates=_median(float(cost.updates or math.nan) for cost in costs[arm]),
+                forwards=_median(float(cost.forwards or math.nan) for cost in costs[arm]),
+                groups=mean(np.array([run.groups.mean for run in paired.runs[arm].values() if run.groups])),
             )
         )
     left_out = [f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()]
     reasons = [*left_out, *paired.notes, *caveats.of_runs(runs), *notes]
     verdict = decide(evidence, rule, len(paired.seeds), SINGLE not in paired.broken, reasons)
-    return Summary(rows, verdict, rule, paired.baseline)
+    return Summary(rows, verdict, rule, paired.baseline, _against_controls(paired, rule))
 
 
 @dataclass(frozen=True)
@@ -116,10 +125,7 @@ class _Observed:
 
 
 def _observe(paired: Paired) -> dict[str, _Observed]:
-    level = np.array(list(paired.baseline.values())) * paired.compared  # NaN rather than a division by zero
-    scale = 100 * paired.directions / np.abs(level)
-    single = paired.results[SINGLE]
-    changes = {arm: (table - single) * scale for arm, table in paired.results.items()}
+    changes = _changes(paired)
     logs = _logs(paired)
     delta_m = {arm: _row_means(table) for arm, table in changes.items()}
     rows: list[Values] = []
@@ -130,6 +136,27 @@ def _observe(paired: Paired) -> dict[str, _Observed]:
         arm: _Observed(next(found), next(found), next(found), {task: next(found) for task in paired.tasks})
         for arm in changes
     }
+
+
+def _changes(paired: Paired) -> dict[str, Values]:
+    """Changes against single-task in per cent (S, K)."""
+    level = np.array(list(paired.baseline.values())) * paired.compared  # NaN rather than a division by zero
+    scale = 100 * paired.directions / np.abs(level)
+    single = paired.results[SINGLE]
+    return {arm: (table - single) * scale for arm, table in paired.results.items()}
+
+
+def _against_controls(paired: Paired, rule: Rule) -> list[Comparison]:
+    """Every arm that learns groups against the sum and every control that did not break down."""
+    delta_m = {arm: _row_means(table) for arm, table in _changes(paired).items() if arm not in paired.broken}
+    learning = [arm for arm in delta_m if role(arm) == "groups"]
+    controls = [arm for arm in delta_m if arm == SUM or role(arm) not in (None, "groups")]
+    pairs = list(product(learning, controls))
+    found = observe([delta_m[arm] - delta_m[control] for arm, control in pairs])
+    return [
+        Comparison(arm, control, _interval(o), o.p(), below(o, 0.0, rule.alpha), above(o, 0.0, rule.alpha))
+        for (arm, control), o in zip(pairs, found, strict=True)
+    ]
 
 
 def _logs(paired: Paired) -> dict[str, Values]:

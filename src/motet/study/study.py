@@ -20,7 +20,7 @@ from motet.study.fit import Trained
 from motet.study.inference import seeds_needed
 from motet.study.progress import Progress
 from motet.study.provenance import command, fingerprint, versions
-from motet.study.results import SINGLE, SUM, Rule, Run, Summary, Verdict
+from motet.study.results import GROUPS, SINGLE, SUM, Rule, Run, Summary, Verdict
 from motet.study.statistics import summarise
 from motet.study.store import Store, default_folder, read_runs
 from motet.study.threads import single_thread
@@ -69,6 +69,8 @@ class Study:
     ) -> None:
         self.problem = problems.get(problem) if isinstance(problem, str) else problem
         self.arms: list[Arm] = parse_all(arms)
+        if not resume and (alone := _alone(self.arms)):
+            raise ValueError(alone)
         self.seeds = parse_seeds(seeds)
         self.training = training or self.problem.training
         self.progress = progress
@@ -110,15 +112,25 @@ class Study:
             ValueError: if single-task or the plain sum can't be trained; see `motet.study.training.train`.
         """
         description = self._describe()
+        for arm in self.arms:
+            arm.check([task.name for task in description.tasks])
         with Store(self.folder, description, self.resume) as store:
             self.resume = True  # A second call goes on with what the first one did.
             self._summary = None
             todo = [(arm, seed) for seed in self.seeds for arm in self.arms if (arm.label, seed) not in store]
+            for seed in self.seeds:
+                arms = [arm for arm, other in todo if other == seed]
+                if alone := _alone(arms, (GROUPS, seed) in store):
+                    raise ValueError(alone)
+            # Within a seed, what takes its number of groups from another arm comes after it.
+            todo.sort(key=lambda item: (self.seeds.index(item[1]), item[0].follows))
             with single_thread(), Progress(self.progress, len(todo), self.training.epochs) as progress:
                 for count, (arm, seed) in enumerate(todo):
                     data, known = self._load(seed)
                     store.check_data(seed, known)
-                    progress.start(f"{arm.label}, seed {seed}")
+                    if arm.follows:
+                        arm = arm.settled(store.get(GROUPS, seed))
+                    progress.start(f"{arm.label}, seed {seed}", arm.longer)
                     reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
                     trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
                     if count == 0:
@@ -279,6 +291,17 @@ def opened(folder: str | Path) -> Study:
 
 def _with_provenance(trained: Trained, **known: str) -> Trained:
     return replace(trained, run=replace(trained.run, provenance=known))
+
+
+def _alone(arms: Sequence[Arm], here: bool = False) -> str:
+    """Why the controls among these arms can't be trained without the arm `groups`; empty where it is there too."""
+    following = [arm.label for arm in arms if arm.follows]
+    if here or not following or any(arm.label == GROUPS for arm in arms):
+        return ""
+    return (
+        f"{following[0]} takes its number of groups from the arm {GROUPS}, which is not in this study: add {GROUPS} to "
+        "the arms, or write a number, as in sum:steps=3, sum:epochs=3 or groups:random=3"
+    )
 
 
 def _no_data(seed: int) -> Data:

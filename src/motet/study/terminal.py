@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from motet.problems.table import TableProblem
+from motet.study import controls
 from motet.study.results import SINGLE, SUM, Interval, Summary
 
 _STYLES = {"ADOPT": "green", "KEEP SUM": "blue", "KEEP SINGLE": "magenta", "UNDECIDED": "yellow"}
@@ -42,6 +43,8 @@ def summary(console: Console, title: str, found: Summary, caution: str = "") -> 
         f"Rule, fixed beforehand: p < {rule.alpha:g}; less than {rule.margin:g} in Δm does not matter; no task may\n"
         f"lose more than {rule.worst_task:g} %.\n"
     )
+    if said := controls.sentences(found):
+        console.print(Text("\n".join(said.values()) + "\n"), width=80)
     if caution:
         console.print(Text(f"Caution: {caution}\n", style="yellow"))
     verdict = found.verdict

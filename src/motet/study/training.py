@@ -44,6 +44,7 @@ def train(
             return _single(problem, data, arm, seed, training, tick)
         assert reference is not None
         model = problem.model(data, seed, training)
+        training = replace(training, epochs=arm.longer * training.epochs, patience=arm.longer * training.patience)
         return Fit(model, data, data.tasks, arm, seed, training, reference, tick).finish()
 
 
@@ -108,4 +109,6 @@ def _add_costs(costs: list[RunCost]) -> RunCost:
         backwards_per_step=sum(cost.backwards_per_step for cost in costs),
         parameters=sum(cost.parameters for cost in costs),
         step_length=median(cost.step_length for cost in costs),
+        updates=sum(cost.updates for cost in costs),
+        forwards=sum(cost.forwards for cost in costs),
     )

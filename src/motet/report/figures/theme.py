@@ -26,7 +26,7 @@ _REFERENCES = {SINGLE: ("#737d89", "D"), SUM: ("#2b3138", "s")}
 # Chosen so that any two, the references among them, stay apart for red- and green-blind readers too (CIELAB
 # distance of at least 15 in light and dark), with a contrast of 3 to the page. Colour is never the only sign:
 # every arm also has a marker, and most figures name it directly.
-_COLOURS = ["#239dd3", "#d3751a", "#4aa47b", "#851e70", "#603c15", "#5820c7", "#1d61b5", "#b18b4e"]
+COLOURS = ["#239dd3", "#d3751a", "#4aa47b", "#851e70", "#603c15", "#5820c7", "#1d61b5", "#b18b4e"]
 _MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
 
 VARIABLES = {
@@ -40,7 +40,7 @@ VARIABLES = {
     POSITIVE: "--positive",
     NEGATIVE: "--negative",
     **{colour: f"--{arm}" for arm, (colour, _) in _REFERENCES.items()},
-    **{colour: f"--arm-{i}" for i, colour in enumerate(_COLOURS)},
+    **{colour: f"--arm-{i}" for i, colour in enumerate(COLOURS)},
 }
 
 STYLE: dict[Any, Any] = {
@@ -94,7 +94,7 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
     looks = {arm: Style(colour, marker, arm == SINGLE) for arm, (colour, marker) in _REFERENCES.items()}
     others = sorted(set(arms) - set(looks))
     for i, arm in enumerate(others):
-        looks[arm] = Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        looks[arm] = Style(COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)])
     return looks
 
 
