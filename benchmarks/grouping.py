@@ -215,8 +215,8 @@ def noise(options: argparse.Namespace) -> None:
             )
             # Only the first group: the others would blur what is compared.
             updates._schedule.next = lambda: ([[int(n) for n in group]], False)  # type: ignore[method-assign]
-            updates.affinity.update_vectors = lambda g, b, a, f=None: rows.append((b - a) / b)  # type: ignore[assignment,method-assign]
-            updates.affinity.update_pairs = lambda v: rows.append(v[[int(n) for n in group]].sum(0))  # type: ignore[assignment,method-assign]
+            updates.affinity.update_batch = lambda g, b, a: rows.append(((b - a) / b)[0])  # type: ignore[method-assign]
+            updates.affinity.update_pairs = lambda v: rows.append(v[[int(n) for n in group]].sum(0))  # type: ignore[method-assign]
             updates.step(closure)
             return updates
 

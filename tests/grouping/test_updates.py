@@ -93,7 +93,7 @@ def test_one_group_trains_exactly_as_the_plain_sum() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(list(plain.losses(*batch(number)).values()))
         optimizer.step()
-        assert step.passes == 2  # The second one without gradients, to measure.
+        assert step.passes == (2 if number == 0 else 1)  # The second one without gradients, to measure.
     assert same(state_of(model), state_of(plain))
 
 
@@ -481,7 +481,10 @@ def test_every_group_is_measured_in_a_fixed_order() -> None:
 
 def test_measuring_and_regrouping_happen_every_so_many_batches() -> None:
     model = Heads()
-    updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.1), warmup=2, regroup_every=3, measure_every=2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    updates = GroupedUpdates(
+        TASKS, optimizer, grouping="random", max_groups=2, warmup=2, regroup_every=3, measure_every=2
+    )
     steps = [updates.step(model.closure(*batch(number))) for number in range(9)]
     assert [step.regrouped for step in steps] == [False, False, True, False, False, True, False, False, True]
     assert [step.measured for step in steps] == [True, False, True, False, True, False, True, False, True]

@@ -52,7 +52,10 @@ class GroupedUpdates:
     bit. A learning-rate scheduler steps once a batch, as before: call it after `step`.
 
     A batch of M groups costs M forward and backward passes. A partition into one group costs one, and then trains
-    like the plain sum.
+    like the plain sum; one batch in ``regroup_every`` takes one more pass without gradients to measure it.
+
+    What is measured is the effect of the whole update. With momentum that carries earlier gradients of other groups,
+    so the map says what updates did, and not what each task's gradient would do alone: signs can differ.
 
     Args:
         tasks: Names of all tasks.
@@ -328,6 +331,7 @@ class _Batch:
         self.closures = closures
         self.order = order * 2 if owner.repeat_single and len(order) == 1 else order
         self.regrouped = regrouped
+        self.number = number
         self.measures = owner.measure is not None and number % owner.measure_every == 0
         self.learns = owner._balancer is not None and owner._balancer.wants_feedback
         self.first: Tensor | None = None  # Losses of the first pass.
@@ -556,8 +560,10 @@ class _Batch:
     def _last(self) -> None:
         """A look at what the last update did, where no later pass shows it."""
         owner = self.owner
-        # In a fixed order it would be the same group that is never measured.
-        unseen = len(self.done) == 1 or owner._schedule.order != "shuffle"
+        # In a fixed order it would be the same group that is never measured. A group alone says little, and a pass for
+        # it is a third of the batch's cost: it is looked at as often as the partition is.
+        alone = len(self.done) == 1 and self.number % owner._schedule.every == 0
+        unseen = alone or (len(self.done) > 1 and owner._schedule.order != "shuffle")
         measures = owner.measure == "losses" and self.measures and unseen and not owner.repeat_single
         if self.before is None or not (measures or self.learns):
             return
