@@ -38,13 +38,37 @@ def train(rank: int, folder: str) -> None:
         half = slice(0, 8) if rank == 0 else slice(8, 16)
         groups.append(updates.step(lambda x=x[half], y=y[half]: model(x, y)).groups)
 
+    parameters = [p.detach().clone() for p in model.parameters()]
+
     def lacking() -> dict[str, torch.Tensor | None]:
         losses: dict[str, torch.Tensor | None] = dict(model(*batch(9)))
         return losses | ({"a": None} if rank == 0 else {})
 
     updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.0), grouping="singletons")
     left = updates.step(lacking).groups
-    state = {"parameters": [p.detach() for p in model.parameters()], "matrix": updates.affinity.matrix}
+
+    def infinite() -> dict[str, torch.Tensor]:
+        losses = dict(model(*batch(9)))
+        return losses | ({"b": losses["b"] * torch.nan} if rank == 0 else {})
+
+    updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.0), grouping="singletons", nonfinite="skip")
+    skipped = updates.step(infinite).groups
+
+    def with_features() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        x, y = batch(rank)  # Other data and so other gradients in each process.
+        z = model.module.model.trunk(x)
+        heads = model.module.model.heads
+        return {task: (head(z)[:, 0] - y[:, k]).pow(2).mean() for k, (task, head) in enumerate(heads.items())}, z
+
+    updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.01), measure="features", warmup=1, regroup_every=1)
+    by_features = [updates.step(with_features).groups for _ in range(4)]
+    seen = {"skipped": skipped, "by_features": by_features}
+    updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.0), seed=rank)
+    try:
+        updates.step(lambda: model(*batch(0)))
+    except RuntimeError as error:
+        seen["seeds"] = str(error)
+    state = {**seen, "parameters": parameters}
     torch.save({"groups": groups, "left": left, **state}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -60,6 +84,10 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for one, two, alone in zip(found[0]["parameters"], found[1]["parameters"], model.parameters(), strict=True):
         assert torch.equal(one, two)
         torch.testing.assert_close(one, alone.detach())
+    assert sorted(found[0]["skipped"]) == sorted(found[1]["skipped"]) == [("a",), ("c",), ("d",)]
+    assert found[0]["by_features"] == found[1]["by_features"]
+    assert "the processes differ in the groups of a batch" in found[0]["seeds"]
+    assert found[0]["seeds"] == found[1]["seeds"]
     # A task that one process lacks has no gradient to average: its group is left out everywhere.
     assert found[0]["left"] == found[1]["left"]
     assert sorted(found[0]["left"]) == [("b",), ("c",), ("d",)]

@@ -1,15 +1,17 @@
-"""Several passes over one batch that see the same random masks and leave one trace in the running statistics."""
+"""Several passes over one batch that see the same random numbers and leave one trace in the running statistics."""
 
-import weakref
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 Statistics = Literal["once", "frozen", "group"]
+_Trace = list[tuple[str, int, int]]
 
 
 class Replay:
@@ -19,10 +21,11 @@ class Replay:
     0.27 with three passes.
 
     Args:
-        statistics: Of modules that change their buffers in a forward pass, such as BatchNorm: "once" lets the first
-            pass over a batch change them, "frozen" none, "group" all.
-        masks: Whether random numbers of torch are the same in every pass.
-        model: Whose buffers. None looks which modules are called in the first pass of all, and sees no others.
+        statistics: Of modules that change their buffers in a pass, such as BatchNorm: "once" lets the first pass over a
+            batch change them, "frozen" none, "group" all.
+        masks: Whether the global random numbers of torch, numpy and Python are the same in every pass.
+        model: Whose buffers. None looks which modules are called in the first pass over each batch; what is called
+            within a compiled function can't be seen.
         parameters: Their devices are those whose random numbers count.
     """
 
@@ -31,99 +34,108 @@ class Replay:
     ) -> None:
         self.statistics = statistics
         self.masks = masks
+        self.looks = model is None and statistics != "group"
         devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
         self._devices = sorted(devices, key=str)
-        self._modules: list[weakref.ref[nn.Module]] | None = None if model is None else _with_buffers([model])
-        self._changing: list[nn.Module] = []
-        self._random: list[Tensor] = []
+        self._modules: dict[int, nn.Module] = {}
+        self._changing: dict[int, nn.Module] = {}
+        self._random: dict[int, list[Any]] = {}
+        if model is not None:
+            self._take(model)
 
     def begin(self) -> None:
         """A new batch."""
-        self._random = []
+        self._random = {}
+        self._changing = {}
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
-        """One forward pass over the batch; the first since `begin` is the one that later ones repeat."""
-        first = not self._random
+    def passing(self, part: int = 0) -> Iterator[None]:
+        """One pass, forward and backward, over a micro-batch; the first since `begin` is what later ones repeat."""
+        first = part not in self._random
         if first:
-            self._random = self._generators()
+            self._random[part] = self._generators()
         elif self.masks:
-            self._set_generators(self._random)
+            self._set_generators(self._random[part])
         if self.statistics == "group":
             yield
-        elif self._modules is None:
-            with self._discovering():
-                yield
-        elif first and self.statistics == "once":
-            with self._watching():
+        elif first:
+            with self._first():
                 yield
         else:
-            with self._shielded():
+            with _Shield(self._changing.values()):
                 yield
 
-    def _generators(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(_module(d).get_rng_state(d) for d in self._devices)]
-
-    def _set_generators(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for device, state in zip(self._devices, states[1:], strict=True):
-            _module(device).set_rng_state(state, device)
-
     @contextmanager
-    def _discovering(self) -> Iterator[None]:
-        """The first pass of all: which modules there are, and which of them change."""
-        called: dict[int, nn.Module] = {}
-        before: dict[int, list[tuple[str, Tensor, int, Tensor]]] = {}
+    def _first(self) -> Iterator[None]:
+        """Note which modules change: a version or a tensor of theirs is another afterwards, if not every one's."""
+        shield = _Shield(self._modules.values() if self.statistics == "frozen" else ())
+        before = {key: _trace(module) for key, module in self._modules.items()}
 
         def note(module: nn.Module, _: Any) -> None:
-            # The whole tree at once, so that what is called within a compiled module is seen too.
-            for part in module.modules():
-                if part._buffers and id(part) not in called:
-                    called[id(part)] = part
-                    before[id(part)] = [(n, b, b._version, b.detach().clone()) for n, b in _buffers(part)]
+            if torch.compiler.is_compiling():
+                return
+            if id(module) not in self._modules:
+                for part in self._take(module):
+                    before[id(part)] = _trace(part)
+                    if self.statistics == "frozen":
+                        shield.add(part)
 
-        hook = register_module_forward_pre_hook(note)
+        hook = register_module_forward_pre_hook(note) if self.looks else None
         try:
-            yield
+            with shield:
+                yield
         finally:
-            hook.remove()
-        self._modules = [weakref.ref(module) for module in called.values()]
-        self._changing = [m for key, m in called.items() if any(b._version != v for _, b, v, _ in before[key])]
-        if self.statistics == "frozen":
-            for module in self._changing:
-                for name, _, _, value in before[id(module)]:
-                    module._buffers[name] = value
+            if hook is not None:
+                hook.remove()
+        for key, trace in before.items():
+            if self.statistics == "frozen" or _trace(self._modules[key]) != trace:
+                self._changing[key] = self._modules[key]
 
-    @contextmanager
-    def _watching(self) -> Iterator[None]:
-        """Which modules change their buffers: a version moves in each that does, though not that of every buffer."""
-        modules = [module for ref in self._modules or () if (module := ref()) is not None]
-        before = [[b._version for _, b in _buffers(module)] for module in modules]
-        yield
-        now = [[b._version for _, b in _buffers(module)] for module in modules]
-        self._changing = [module for module, old, new in zip(modules, before, now, strict=True) if old != new]
+    def _take(self, root: nn.Module) -> list[nn.Module]:
+        """Modules with buffers that are new: the whole tree, so that what is called within a compiled one is seen."""
+        parts = [part for part in root.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        new = [part for part in parts if part._buffers and id(part) not in self._modules]
+        self._modules |= {id(part): part for part in new}
+        return new
 
-    @contextmanager
-    def _shielded(self) -> Iterator[None]:
-        """Changing modules work on copies. The graph may hold these, so they are left to it and not copied back."""
-        if self.statistics == "frozen":
-            self._changing = [module for ref in self._modules or () if (module := ref()) is not None]
-        held = [(module, dict(_buffers(module))) for module in self._changing]
-        for module, buffers in held:
-            module._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
-        try:
-            yield
-        finally:
-            for module, buffers in held:
-                module._buffers.update(buffers)
+    def _generators(self) -> list[Any]:
+        found: list[Any] = [torch.get_rng_state(), *(_module(d).get_rng_state(d) for d in self._devices)]
+        if self.masks:
+            found += [random.getstate(), np.random.get_state()]  # noqa: NPY002 - it is the global one that closures use
+        return found
+
+    def _set_generators(self, states: list[Any]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._devices, states[1:-2], strict=True):
+            _module(device).set_rng_state(state, device)
+        random.setstate(states[-2])
+        np.random.set_state(states[-1])  # noqa: NPY002
 
 
-def _with_buffers(roots: Iterable[nn.Module]) -> list["weakref.ref[nn.Module]"]:
-    return [weakref.ref(module) for root in roots for module in root.modules() if module._buffers]
+class _Shield:
+    """Modules work on copies of their buffers within it. A graph may hold the copies, so they are left to it."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._modules = list(modules)
+        self._held: list[tuple[nn.Module, dict[str, Tensor]]] = []
+
+    def add(self, module: nn.Module) -> None:
+        """One more, from now on."""
+        buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None}
+        self._held.append((module, buffers))
+        module._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
+
+    def __enter__(self) -> None:
+        for module in self._modules:
+            self.add(module)
+
+    def __exit__(self, *_: object) -> None:
+        for module, buffers in self._held:
+            module._buffers.update(buffers)
 
 
-def _buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None]
+def _trace(module: nn.Module) -> _Trace:
+    return [(name, id(buffer), buffer._version) for name, buffer in module._buffers.items() if buffer is not None]
 
 
 def _module(device: torch.device) -> Any:

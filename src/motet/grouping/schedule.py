@@ -1,7 +1,7 @@
 """Which groups are updated in a batch, and in which order."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -64,9 +64,11 @@ class Schedule:
         regrouped = late >= 0 and late % self.every == 0 and (self.learned or self.method == "random")
         if regrouped:
             self.partition = self._partition()
-        groups = self.partition
-        if late >= 0 and self._wants_exploration():
-            groups = self._random(max(2, len(groups)))
+        groups, most = self.partition, self.options.get("max_groups") or len(self.affinity.tasks)
+        if late < 0 and len(groups) > most:
+            groups = self._random(most)
+        elif late >= 0 and self._wants_exploration():
+            groups = self._random(min(max(2, len(groups)), most))
         self.batches += 1
         return self._ordered(groups), regrouped
 
@@ -99,16 +101,28 @@ class Schedule:
         return harmful_first(groups, self.affinity.matrix)
 
     def state_dict(self) -> dict[str, Any]:
-        """{"partition": [[int]], "batches": int, "generator": Tensor}."""
+        """{"method": str or [[int]], "partition": [[int]], "batches": int, "generator": Tensor}."""
         return {
+            "method": self.method if isinstance(self.method, str) else [list(group) for group in self.method],
             "partition": [list(group) for group in self.partition],
             "batches": self.batches,
             "generator": self._generator.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError for a state that is incomplete or of another grouping or other tasks."""
+        own = self.state_dict()
+        if missing := own.keys() - state.keys():
+            raise ValueError(f"this is no state of a schedule: it lacks {', '.join(sorted(missing))}")
+        if state["method"] != own["method"]:
+            raise ValueError(f"the state is of grouping={state['method']!r}, this one's is {own['method']!r}")
+        if sorted(task for group in state["partition"] for task in group) != list(range(len(self.affinity.tasks))):
+            raise ValueError(f"the state's partition {state['partition']} does not hold each task exactly once")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._generator.set_state(state["generator"])
+        self.check_state(state)
+        self._generator.set_state(state["generator"].cpu())
         self.partition = [list(group) for group in state["partition"]]
         self.batches = int(state["batches"])
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 _COUPLED = (SGD, Adadelta, Adagrad, Adam, Adamax, NAdam, RAdam, RMSprop)
-_DECOUPLED = tuple(cls for cls in (AdamW, Adafactor, getattr(torch.optim, "Muon", None)) if cls is not None)
+_DECOUPLED = tuple(cls for cls in (AdamW, getattr(torch.optim, "Muon", None)) if cls is not None)
 
 
 def is_decoupled(optimizer: Optimizer) -> bool | None:
@@ -29,28 +30,34 @@ def once_a_batch(optimizer: Optimizer, moved: set[int]) -> Iterator[None]:
     """Within it the optimizer's step decays parameters that have a gradient and are not yet in ``moved``.
 
     Decoupled decay scales them by 1 - lr·decay before the step, coupled decay adds decay·θ to the gradient: what the
-    optimizer itself would do. Its own decay is zero meanwhile. Afterwards they are in ``moved``.
+    optimizer itself would do. Its own decay is zero meanwhile. Afterwards they are in ``moved``. A step that a gradient
+    scaler leaves out decays nothing.
     """
     decoupled = is_decoupled(optimizer)
-    decays = []
-    try:
-        for group in optimizer.param_groups:
+    decays = [(group, group["weight_decay"]) for group in optimizer.param_groups if group.get("weight_decay")]
+
+    def decay(*_: Any) -> None:
+        found = getattr(optimizer, "found_inf", None)  # Of fused optimizers, which leave the step out by themselves.
+        if found is not None and bool(found):
+            return
+        for group, rate in decays:
             fresh: list[Tensor] = [p for p in group["params"] if p.grad is not None and id(p) not in moved]
             moved.update(map(id, fresh))
-            decay = group.get("weight_decay", 0)
-            if not decay:
-                continue
-            decays.append((group, decay))
-            group["weight_decay"] = 0.0
             if not fresh:
                 continue
             with torch.no_grad():
                 if decoupled:
-                    torch._foreach_mul_(fresh, 1 - group["lr"] * decay)
+                    torch._foreach_mul_(fresh, 1 - group["lr"] * rate)
                 else:
                     sign = -1 if group.get("maximize") else 1
-                    torch._foreach_add_([p.grad for p in fresh if p.grad is not None], fresh, alpha=sign * decay)
+                    torch._foreach_add_([p.grad for p in fresh if p.grad is not None], fresh, alpha=sign * rate)
+
+    hook = optimizer.register_step_pre_hook(decay)
+    try:
+        for group, _ in decays:
+            group["weight_decay"] = 0.0
         yield
     finally:
-        for group, decay in decays:
-            group["weight_decay"] = decay
+        hook.remove()
+        for group, rate in decays:
+            group["weight_decay"] = rate
