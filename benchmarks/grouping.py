@@ -133,7 +133,9 @@ def draw_cost(rows: dict[tuple[str, int], dict[str, float]], picture: Path) -> N
             found = rows[model, tasks]
             points = [(int(way.split()[1]), ratio) for way, ratio in found.items() if way.startswith("groups")]
             axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4, label=f"groups, K = {tasks}")
-            axis.axhline(found["K backward passes"], color=colour, ls="--", lw=1, label=f"K backward passes, K = {tasks}")
+            axis.axhline(
+                found["K backward passes"], color=colour, ls="--", lw=1, label=f"K backward passes, K = {tasks}"
+            )
             axis.axhline(found["pcgrad last-layer"], color=colour, ls=":", lw=1, label=f"last-layer route, K = {tasks}")
         axis.set(title=model, xlabel="groups M", xscale="log", yscale="log")
         axis.set_xticks([1, 2, 4, 8, 16, 27], ["1", "2", "4", "8", "16", "27"])
@@ -158,7 +160,9 @@ def regroup(options: argparse.Namespace) -> None:
                 start = CPU()
                 partition(matrix, method)
                 times.append(1e3 * (CPU() - start))
-            print(f"| {tasks} | {method} | {statistics.median(times):.2f} | {np.quantile(times, 0.95):.2f} |", flush=True)
+            print(
+                f"| {tasks} | {method} | {statistics.median(times):.2f} | {np.quantile(times, 0.95):.2f} |", flush=True
+            )
 
 
 def memory(options: argparse.Namespace) -> None:
@@ -173,84 +177,97 @@ def memory(options: argparse.Namespace) -> None:
             updates.step(lambda b=bench: losses(b))  # type: ignore[misc]
             if step in (100, 300, 500):
                 gc.collect()
-                tensors = sum(o.untyped_storage().nbytes() for o in gc.get_objects() if isinstance(o, Tensor))
+                tensors = sum(
+                    o.untyped_storage().nbytes() for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)
+                )
                 sizes[step] = (tracemalloc.get_traced_memory()[0], tensors)
         tracemalloc.stop()
         print(estimator, {step: f"{python / 1024:.0f} KiB Python, {tensors / 2**20:.2f} MiB tensors"
                           for step, (python, tensors) in sizes.items()})  # fmt: skip
 
 
+WAYS = {
+    "losses, masks drawn anew": ("losses", False),
+    "losses": ("losses", True),
+    "jvp": ("jvp", True),
+    "features": ("features", True),
+}
+
+
 def noise(options: argparse.Namespace) -> None:
-    """One real update of a group by AdamW on a perceptron with dropout, seen in each way.
+    """One real update of a group by AdamW on a perceptron with dropout, seen in each way, 40 times over.
 
     The truth is the mean over 400 draws of masks of the relative change of each loss on the batch, in float64. Each way
-    sees the update once, in float32, with its own masks; repeated over 40 updates. "features" sees no update: its
-    scale is not that of B, so only the correlation counts.
+    sees the update once, in float32, with its own masks. "features" sees no update and has another scale than B, so
+    that only the correlation counts.
     """
-    tasks, rate = 6, options.rate
-    names = [str(k) for k in range(tasks)]
-    seen: dict[str, list[float]] = {"losses, masks drawn anew": [], "losses": [], "jvp": [], "features": []}
+    seen: dict[str, list[float]] = {way: [] for way in WAYS}
     truths: list[float] = []
     for repeat in range(40):
-        torch.manual_seed(repeat)
-        trunk = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Dropout(0.15), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.15))
-        heads = nn.ModuleList(nn.Linear(64, 1) for _ in names)
-        model = nn.ModuleList([trunk, heads])
-        x = torch.randn(128, 20)
-        basis = torch.randn(20, 2)
-        y = torch.stack([(x @ basis)[:, k % 2] * (1 if k < 4 else -1) + 0.3 * torch.randn(128) for k in range(tasks)])
-        start = {name: value.clone() for name, value in model.state_dict().items()}
-        group = [str(k) for k in range(tasks) if torch.rand(()) < 0.4] or ["0"]
-        rest = [[name] for name in names if name not in group]
-
-        def closure(x: Tensor = x, y: Tensor = y) -> tuple[dict[str, Tensor], Tensor]:
-            z = trunk(x)
-            return {n: (h(z)[:, 0] - y[k]).pow(2).mean() for k, (n, h) in enumerate(zip(names, heads, strict=True))}, z
-
-        def displaced(measure: str, replay: bool) -> motet.GroupedUpdates:
-            model.load_state_dict(start)
-            optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-            updates = motet.GroupedUpdates(
-                names, optimizer, grouping=[group, *rest], measure=measure, replay=replay, decay=0.5  # type: ignore[arg-type]
-            )
-            # Only the first group: the others would blur what is compared.
-            updates._schedule.next = lambda: ([[int(n) for n in group]], False)  # type: ignore[method-assign]
-            updates.affinity.update_batch = lambda g, b, a: rows.append(((b - a) / b)[0])  # type: ignore[method-assign]
-            updates.affinity.update_pairs = lambda v: rows.append(v[[int(n) for n in group]].sum(0))  # type: ignore[method-assign]
-            updates.step(closure)
-            return updates
-
-        for way, (measure, replay) in {
-            "losses, masks drawn anew": ("losses", False),
-            "losses": ("losses", True),
-            "jvp": ("jvp", True),
-            "features": ("features", True),
-        }.items():
-            rows: list[Tensor] = []
-            torch.manual_seed(repeat + 1000)
-            displaced(measure, replay)
-            seen[way] += rows[0].tolist()
-        after = {name: value.clone() for name, value in model.state_dict().items()}
-        double = [{n: v.double() for n, v in state.items()} for state in (start, after)]
-        model.double()
-        means = []
-        for state in double:
-            model.load_state_dict(state)
-            torch.manual_seed(0)
-            with torch.no_grad():
-                found = [torch.stack(list(closure(x.double(), y.double())[0].values())) for _ in range(400)]
-            means.append(torch.stack(found).mean(0))
-        truths += (1 - means[1] / means[0]).tolist()
-        model.float()
+        found, truth = one_update(repeat, options.rate)
+        truths += truth
+        for way, values in found.items():
+            seen[way] += values
     truth = np.array(truths)
-    print(f"lr {rate:g}: median size of the truth {np.median(np.abs(truth)):.2g}")
-    print("| measured by | rms error over rms truth | correlation with the truth | wrong sign |\n| --- | ---: | ---: | ---: |")
+    print(f"lr {options.rate:g}: median size of the truth {np.median(np.abs(truth)):.2g}")
+    print("| measured by | rms error over rms truth | correlation with the truth | wrong sign |")
+    print("| --- | ---: | ---: | ---: |")
     for way, values in seen.items():
         got = np.array(values)
         error = np.sqrt(np.mean((got - truth) ** 2) / np.mean(truth**2))
         wrong = np.mean(np.sign(got) != np.sign(truth))
         shown = "–" if way == "features" else f"{error:.3f}"
         print(f"| {way} | {shown} | {np.corrcoef(got, truth)[0, 1]:.3f} | {wrong:.0%} |", flush=True)
+
+
+def one_update(seed: int, rate: float) -> tuple[dict[str, list[float]], list[float]]:
+    """What each way sees of one group's update, for six tasks, and the truth."""
+    torch.manual_seed(seed)
+    names = [str(k) for k in range(6)]
+    layers = [nn.Linear(20, 64), nn.ReLU(), nn.Dropout(0.15), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.15)]
+    trunk, heads = nn.Sequential(*layers), nn.ModuleList(nn.Linear(64, 1) for _ in names)
+    model = nn.ModuleList([trunk, heads])
+    x, basis = torch.randn(128, 20), torch.randn(20, 2)
+    y = torch.stack([(x @ basis)[:, k % 2] * (1 if k < 4 else -1) + 0.3 * torch.randn(128) for k in range(6)])
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    group = [k for k in range(6) if torch.rand(()) < 0.4] or [0]
+    rows: list[Tensor] = []
+
+    def closure() -> tuple[dict[str, Tensor], Tensor]:
+        z = trunk(x)
+        found = [(head(z)[:, 0] - part).pow(2).mean() for head, part in zip(heads, y, strict=True)]
+        return dict(zip(names, found, strict=True)), z
+
+    def note(_: object, before: Tensor, after: Tensor) -> None:
+        rows.append(((before - after) / before)[0])
+
+    def note_pairs(values: Tensor) -> None:
+        rows.append(values[group].sum(0))
+
+    seen = {}
+    for way, (measure, replay) in WAYS.items():
+        model.load_state_dict(start)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+        updates = motet.GroupedUpdates(
+            names, optimizer, grouping="all", measure=measure, replay=replay, regroup_every=1
+        )  # type: ignore[arg-type]
+        # Only this group: the others would blur what is compared.
+        updates._schedule.next = lambda: ([group], False)  # type: ignore[method-assign]
+        updates.affinity.update_batch = note  # type: ignore[method-assign]
+        updates.affinity.update_pairs = note_pairs  # type: ignore[method-assign]
+        torch.manual_seed(seed + 1000)
+        updates.step(closure)
+        seen[way] = rows.pop().tolist()
+    after = {name: value.clone() for name, value in model.state_dict().items()}
+    model.double()
+    x, y = x.double(), y.double()
+    means = []
+    for state in (start, after):
+        model.load_state_dict(state)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            means.append(torch.stack([torch.stack(list(closure()[0].values())) for _ in range(400)]).mean(0))
+    return seen, (1 - means[1] / means[0]).tolist()
 
 
 CLUSTERS = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
@@ -295,7 +312,15 @@ def recovery(options: argparse.Namespace) -> None:
         colours = dict(zip(RULES, ("#1b4965", "#8c8c8c", "#c8553d"), strict=True))
         for name, means in rows.items():
             rule, _, method = name.rpartition(" + ")
-            axis.plot(noises, means, "-" if method == "correlation" else ":", color=colours[rule], marker="o", ms=4, label=name)
+            axis.plot(
+                noises,
+                means,
+                "-" if method == "correlation" else ":",
+                color=colours[rule],
+                marker="o",
+                ms=4,
+                label=name,
+            )
         axis.axvline(0.03, color="#cccccc", lw=1, zorder=0)
         axis.annotate("size of the effect", (0.03, 0.02), rotation=90, color="#888888", fontsize=8, ha="right")
         axis.set(xscale="log", xlabel="noise of a measurement", ylabel="adjusted Rand index")

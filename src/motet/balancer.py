@@ -76,6 +76,10 @@ class Balancer:
         iterations: Products with the Gram matrix a step on the probe route. One is the route's idea; K make it exact.
         audit_every: Every so many steps compute the exact Gram matrix too and report in `BalancerStep.audit`, and in
             the log, how far the route's is from it. Such a step costs as much as one on the exact route on top.
+        on_gradients: Called in every step, once ``.grad`` is written, with the tasks' own gradients and the shared
+            parameters that they are of: (K, P) for all tasks known, with zeros for absent ones, overwritten by the next
+            step. It is for optimizers that look at them: ``on_gradients=optimizer.task_gradients``. Only the exact
+            route has them, so "auto" takes it.
 
     Cost:
         One transfer of K numbers from the device a step, to check the losses. On a route one more for the gradients,
@@ -100,6 +104,7 @@ class Balancer:
         granularity: Literal["model", "module", "tensor"] = "model",
         iterations: int = 1,
         audit_every: int | None = None,
+        on_gradients: Callable[[Tensor, Sequence[Tensor]], None] | None = None,
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         if isinstance(method, type):
@@ -128,12 +133,18 @@ class Balancer:
         if iterations > 1 and route not in ("auto", "probe"):
             raise ValueError(f"iterations are products of the probe route, and the route is {route!r}")
         self._check_route(route, granularity)
+        if on_gradients is not None and route not in ("auto", "exact"):
+            raise ValueError(
+                f"on_gradients is given the tasks' gradients of all shared parameters, which the {route} route does "
+                "not have: use route='exact'"
+            )
         self.route = route
         self.budget = budget
         self.nonfinite = nonfinite
         self.granularity = granularity
         self.iterations = iterations
         self.audit_every = audit_every
+        self.on_gradients = on_gradients
         self._fixed = tasks is not None
         self._index = {task: index for index, task in enumerate(task_names(tasks or ()))}
         self._said: set[str] = set()
@@ -239,7 +250,7 @@ class Balancer:
                 return self._sum(batch)
             self.method.observe(numbers)
             known = None if self.method.needs == "losses" else self.method.known_weights(numbers)
-        if known is not None:
+        if known is not None and self.on_gradients is None:
             return self._weighted(batch, known)
         if route == "probe":
             try:
@@ -255,7 +266,7 @@ class Balancer:
             owners = places.to(owners.device)[owners]
         elif route == "disjoint":
             owners = routes.infer_assignment(list(present.values()), taps, list(present))
-        return self._routed(route, batch, second, owners, shared)
+        return self._routed(route, batch, second, owners, shared, known)
 
     def update(self, losses: Mapping[str, Tensor | None]) -> None:
         """Give the losses on the same batch after the optimizer's step, where `wants_feedback` is true.
@@ -333,12 +344,18 @@ class Balancer:
         return []
 
     def _routed(
-        self, route: str, batch: "_Batch", second: list[Tensor | None], owners: Tensor | None, shared: Any
+        self,
+        route: str,
+        batch: "_Batch",
+        second: list[Tensor | None],
+        owners: Tensor | None,
+        shared: Any,
+        known: Tensor | None,
     ) -> BalancerStep:
-        """A step in which the method is given what the route finds."""
+        """A step in which the method is given what the route finds, unless its weights are known."""
         present, gather = batch.present, self._gatherer.gather
         truth = None if route == "exact" else self._truth(batch)
-        whole = self.method.needs == "jacobian" or self.granularity != "model"
+        whole = self.method.needs == "jacobian" or self.granularity != "model" or self.on_gradients is not None
         gradients = gather(route, present, batch.taps, batch.trunk, whole=whole, second=second, assignment=owners)
         self._warn_of_lonely(gradients, len(present))
         cost = StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
@@ -352,13 +369,25 @@ class Balancer:
                 return self._nothing(cost, batch.skipped)
             gradients.keep(kept)
             gram, truth = gradients.gram(), None
+            known = None if known is None else known[kept]
         with self._on(batch.present):
             self.method.observe(batch.numbers)
             twin = None if truth is None else copy.deepcopy(self.method)
-            weights = self._combine(gradients, gram, batch, shared)
+            weights = self._combine(gradients, gram, batch, shared, known)
             checked = self._audit(route, gram, weights, truth, twin, batch.numbers)
         count = len(batch.present)
+        if self.on_gradients is not None:
+            assert isinstance(gradients, routes.Exact)
+            self.on_gradients(self._of_all(gradients.rows[:count], batch.tasks), gradients.shared)
         return self._done(batch, weights, gram[:count, :count], cost, checked)
+
+    def _of_all(self, rows: Tensor, tasks: Sequence[str]) -> Tensor:
+        """Rows of some tasks as rows of all, in the order of `tasks`."""
+        if tuple(tasks) == self.tasks:
+            return rows
+        whole = rows.new_zeros(len(self._index), rows.shape[1])
+        whole[[self._index[task] for task in tasks]] = rows
+        return whole
 
     @staticmethod
     def _nothing(cost: StepCost, skipped: tuple[str, ...]) -> BalancerStep:
@@ -412,6 +441,11 @@ class Balancer:
     def _choose(self, batch: "_Batch", assigned: bool) -> str:
         """The route of ``route="auto"``: looked for once for each set of circumstances, and said in one line."""
         method, taps = self.method, batch.taps
+        if self.on_gradients is not None:
+            if not taps and not batch.trunk:
+                raise ValueError("on_gradients needs shared=model.trunk.parameters() or features=z")
+            self._say(f"{type(method).__name__} takes the route 'exact' for on_gradients", logging.INFO)
+            return "exact"
         hindered = (self._gatherer.obstacle(taps) or "") if taps and method.needs != "losses" else ""
         wish = routes.Wish(
             method.needs,
@@ -582,10 +616,14 @@ class Balancer:
                 "times its weight; pass the trunk's parameters alone if that is not meant"
             )
 
-    def _combine(self, gradients: routes.TaskGradients, gram: Tensor, batch: "_Batch", shared: Any) -> Tensor | None:
+    def _combine(
+        self, gradients: routes.TaskGradients, gram: Tensor, batch: "_Batch", shared: Any, known: Tensor | None
+    ) -> Tensor | None:
         """Let the method speak and write ``.grad``; returns the weights of the tasks' own gradients, if it has any."""
         method, values = self.method, batch.numbers
-        if method.needs == "losses":
+        if known is not None:
+            weights, scale = self._scaled(known.to(gram), batch)
+        elif method.needs == "losses":
             weights = scale = method.weights(values).to(gram)
         else:
             factors = method.loss_weights(values)

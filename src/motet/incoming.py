@@ -51,7 +51,7 @@ def read_losses(
         if fixed and task not in known:
             near = difflib.get_close_matches(task, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
-            raise ValueError(f"there is no task {task!r} here: {hint}")
+            raise ValueError(f"there is no task {task!r}: {hint}")
         if loss is None:
             continue
         if not isinstance(loss, Tensor):

@@ -146,7 +146,7 @@ def test_the_markdown_has_a_table_for_each_group_and_a_row_for_each_method():
     text = catalogue.methods_markdown(ENTRIES)
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\|$", text, re.MULTILINE)
     assert sorted(rows) == sorted(methods.available())
-    assert text.count("## ") == len(HEADINGS) + 1  # and the arms that update group by group
+    assert text.count("## ") == len(HEADINGS) + 2  # and the arms that update group by group, and the optimizers
     tables = [line for line in text.partition("## Around")[0].splitlines() if line.startswith("|")]
     # A bar in a cell is escaped.
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {10}

@@ -6,6 +6,9 @@ from motet.optim.hybrid import muon_for as muon_for
 from motet.optim.momentum import AdaptiveMomentum as AdaptiveMomentum
 from motet.optim.momentum import noise_of as noise_of
 from motet.optim.muon import APTMuon as APTMuon
+from motet.optim.per_task import AdaTask as AdaTask
 from motet.optim.preservation import RankOne as RankOne
 from motet.optim.preservation import effective_rank as effective_rank
+from motet.optim.recorder import MomentumRecorder as MomentumRecorder
+from motet.optim.report import momentum_report as momentum_report
 from motet.optim.sgd import APTSGD as APTSGD

@@ -42,7 +42,7 @@ def section(summary: Summary, runs: Sequence[Run]) -> dict[str, Any] | None:
     if not of_arm:
         return None
     learned = [arm for arm in of_arm if role(arm) == "groups"]
-    rows = [arm for arm in summary.arms if arm.arm == SUM or role(arm.arm)]
+    rows = [arm for arm in summary.arms if arm.arm == SUM or arm.arm in of_arm or role(arm.arm)]
     rows.sort(key=lambda arm: _ORDER.index(role(arm.arm)))  # sort is stable: within a kind as in the other tables
     kinds = dict.fromkeys(kind for arm in rows if (kind := role(arm.arm)) in CONTROLS)
     seeds = {arm: [run.seed for run in runs if run.arm == arm and run.groups is not None] for arm in of_arm}
@@ -53,7 +53,7 @@ def section(summary: Summary, runs: Sequence[Run]) -> dict[str, Any] | None:
         "controls": [([a.arm for a in rows if role(a.arm) == kind], CONTROLS[kind]) for kind in kinds],
         "figures": [
             figure
-            for i, arm in enumerate(learned or of_arm)
+            for i, arm in enumerate([arm for arm in of_arm if role(arm) in ("groups", None)] or of_arm)
             for figure in (_timeline(arm, seeds[arm][0], of_arm[arm][0], i), _affinity(arm, of_arm[arm], i))
         ],
         "seeds": max(len(found) for found in seeds.values()),

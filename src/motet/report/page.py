@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
-from motet.report import groups, numbers
+from motet.report import groups, momentum, numbers
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
 from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
@@ -31,6 +31,7 @@ _SECTIONS = {
     "curves": "Learning curves",
     "cosines": "Gradient cosines",
     "weights": "Weights of the tasks",
+    "momentum": "Momentum",
     "reading": "How to read this",
     "provenance": "Provenance",
 }
@@ -104,7 +105,8 @@ def _render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    streams, grouped = uneven(runs), groups.section(summary, runs)
+    streams = uneven(runs)
+    optional = {"groups": groups.section(summary, runs), "momentum": momentum.section(runs)}
     rival = arms.get(SUM) if summary.verdict.arm != SUM else None
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -112,9 +114,9 @@ def _render(
         n=numbers,
         side=_side,
         few=_few,
-        sections={key: heading for key, heading in _SECTIONS.items() if grouped or key != "groups"},
+        sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
         explained=_EXPLAINED | groups.explained(summary.arms),
-        groups=grouped,
+        **optional,
         soft=groups.soft,
         problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
         tasks=tasks,

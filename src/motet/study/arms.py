@@ -1,4 +1,4 @@
-"""What an arm of a study is, and how arms and seeds are written: ``ema+fair-grad:alpha=1@exact``."""
+"""What an arm of a study is, and how arms and seeds are written: ``muon+ema+fair-grad:alpha=1@exact``."""
 
 import difflib
 import re
@@ -8,11 +8,12 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motet import methods, routes
 from motet.balancer import Balancer
+from motet.study.optimizers import OPTIONS, PLAIN, Chosen, is_name, read_optimizer
 from motet.study.plans import Grouped, Plan, Repeats, read_grouped, read_repeats
 from motet.study.results import GROUPS, SINGLE, SUM, Run
 from motet.study.steppers import BalancedSteps, GroupedSteps, RepeatedSteps, Stepper
@@ -36,6 +37,7 @@ class Arm:
         route: Of the Balancer.
         wrappers: What the method is put into, outermost first, as (name, value) pairs.
         plan: How it updates more than once a batch, or trains longer; None for one update by the method.
+        optimizer: What makes steps of its gradients.
     """
 
     label: str
@@ -44,6 +46,7 @@ class Arm:
     route: routes.RouteName = "auto"
     wrappers: tuple[tuple[str, Any], ...] = ()
     plan: Plan | None = None
+    optimizer: Chosen = PLAIN
 
     @property
     def follows(self) -> bool:
@@ -78,15 +81,19 @@ class Arm:
             return GroupedSteps(self.plan.updates(tasks, optimizer, method, model, seed), method, self.plan.learned)
         if isinstance(self.plan, Repeats) and self.plan.of == "steps":
             return RepeatedSteps(self.plan.times or 1, model, optimizer)
-        return BalancedSteps(self.balancer(tasks, seed), optimizer, several=len(tasks) > 1)
+        # `Chosen.make` gave it: those that want the tasks' gradients have a method that takes them.
+        wants = getattr(optimizer, "task_gradients") if self.optimizer.wants_tasks else None  # noqa: B009
+        return BalancedSteps(self.balancer(tasks, seed, wants), optimizer, several=len(tasks) > 1)
 
-    def balancer(self, tasks: Sequence[str], seed: int) -> Balancer:
+    def balancer(
+        self, tasks: Sequence[str], seed: int, on_gradients: Callable[[Tensor, Sequence[Tensor]], None] | None = None
+    ) -> Balancer:
         """A fresh Balancer; the random numbers of a random method come from ``seed``."""
         assert self.method is not None
         method = _method(self.method, dict(self.options), seed)
         for name, value in reversed(self.wrappers):
             method = _WRAPPERS[name](method, value)
-        return Balancer(method, self.route, tasks=tasks)
+        return Balancer(method, self.route, tasks=tasks, on_gradients=on_gradients)
 
 
 # What stands before the options and the route, whose numbers may hold a plus sign.
@@ -101,7 +108,10 @@ _WRAPPER_DEFAULTS: dict[str, Any] = {"ema": 0.9, "log": None, "every": 10, "pref
 
 
 def parse(text: str) -> Arm:
-    """Read ``[WRAPPER[=value]+…]METHOD[:option=value,…][@route]``, or ``stl`` for one model a task.
+    """Read ``[OPTIMIZER[(option=value,…)]+][WRAPPER[=value]+…]METHOD[:option=value,…][@route]``.
+
+    ``stl`` is one model a task, which all arms are compared with: it always has plain AdamW. The optimizers are those
+    of `motet.study.optimizers.OPTIONS`.
 
     ``groups[:option=value,…]`` updates group by group, with the options of `motet.GroupedUpdates`; its controls are
     ``groups:random=3``, ``groups:fixed=[[0,1],[2]]`` with task numbers from 0, ``sum:steps=3`` (so many updates on
@@ -119,11 +129,25 @@ def parse(text: str) -> Arm:
 
     >>> parse("FairGrad:alpha=2.0@auto").label, parse("cagrad:c=1.0").label, parse("EMA+log+mgda").label
     ('fair-grad', 'cagrad:c=1', 'ema=0.9+log+mgda')
+    >>> parse("AdamW(beta=0.9)+sum").label, parse("APT-Muon(rule=A4,preserve=.10)+sum").label
+    ('sum', 'apt-muon(reference=momentum,preserve=0.1)+sum')
     """
-    start = len(_HEAD.match(text.strip())[0])  # type: ignore[index]
-    *around, last = text.strip()[:start].split("+")
+    optimizer, spec = read_optimizer(text)
+    arm = _parse(text, spec, exact=optimizer.wants_tasks)
+    if optimizer == PLAIN:
+        return arm
+    _check_optimizer(text, arm, optimizer)
+    return replace(arm, label=optimizer.label + arm.label, optimizer=optimizer)
+
+
+def _parse(text: str, spec: str, exact: bool) -> Arm:
+    """What stands behind the optimizer of the arm ``text``; ``exact``: whether this rules out all other routes."""
+    start = len(_HEAD.match(spec.strip())[0])  # type: ignore[index]
+    *around, last = spec.strip()[:start].split("+")
     wrappers = tuple(_wrapper(text, part) for part in around)
-    spec, _, route = (last + text.strip()[start:]).partition("@")
+    spec, _, route = (last + spec.strip()[start:]).partition("@")
+    if route == "auto" or (exact and route == "exact"):
+        route = ""
     name, _, rest = spec.partition(":")
     if name.lower() in (SINGLE, "single"):
         if rest or route or wrappers:
@@ -132,7 +156,7 @@ def parse(text: str) -> Arm:
     if name.lower() == GROUPS:
         if wrappers:
             raise ValueError(f"arm {text!r}: {GROUPS} takes no wrapper; a method within groups is groups:method=NAME")
-        label, plan = read_grouped(text, rest, "" if route == "auto" else route)
+        label, plan = read_grouped(text, rest, route)
         return Arm(label, SUM, plan=plan)
     try:
         found = methods.entry(name)
@@ -144,17 +168,45 @@ def parse(text: str) -> Arm:
         if route or wrappers:
             raise ValueError(f"arm {text!r}: the plain sum with {rest} takes no wrapper and no route")
         return Arm(repeats[0], SUM, plan=repeats[1])
-    route = "" if route == "auto" else route
     options = canonical(read_options(text, rest), {option.name: option.default for option in found.options})
     label = "".join(f"{name}={write(value)}+" if value is not None else f"{name}+" for name, value in wrappers)
     label += found.name + (f":{write_options(options)}" if options else "")
     label += f"@{route}" if route else ""
     arm = Arm(label, found.name, options, route or "auto", wrappers)  # type: ignore[arg-type]
     try:
-        arm.balancer(("a", "b"), seed=0)
+        arm.balancer(("a", "b"), 0, _nobody if exact else None)
     except (TypeError, ValueError) as error:
         raise ValueError(f"arm {text!r}: {error}") from None
     return arm
+
+
+def _nobody(rows: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Takes the tasks' gradients and does nothing."""
+
+
+def _check_optimizer(text: str, arm: Arm, optimizer: Chosen) -> None:
+    """Refuse what this optimizer can't train."""
+    why = ""
+    if arm.method is None:
+        why = (
+            f"{SINGLE} is what all arms are compared with, and always has plain AdamW. To see the optimizer's own "
+            f"gain, compare {optimizer.label}{SUM} with {SUM}"
+        )
+    elif arm.follows:
+        why = "with another optimizer a control takes a number, as in sum:steps=3, sum:epochs=3 or groups:random=3"
+    elif optimizer.name == "ada-task" and arm.label != SUM:
+        why = f"ada-task takes the tasks' own gradients, whatever a method makes of them: write {optimizer.label}{SUM}"
+    elif (
+        optimizer.wants_tasks
+        and arm.plan is not None
+        and not (isinstance(arm.plan, Repeats) and arm.plan.of == "epochs")
+    ):
+        why = (
+            "with several updates a batch no task's gradient is handed to the optimizer: leave preserve out, or take "
+            "variant=L3 or variant=L4, which need none"
+        )
+    if why:
+        raise ValueError(f"arm {text!r}: {why}")
 
 
 def parse_all(texts: Sequence[str]) -> list[Arm]:
@@ -193,8 +245,10 @@ def _is_whole(value: object) -> bool:
 
 def _wrapper(text: str, part: str) -> tuple[str, Any]:
     name, equals, _value = part.strip().lower().partition("=")
+    if is_name(name.partition("(")[0]):
+        raise ValueError(f"arm {text!r}: an optimizer stands before all wrappers: move {part.strip()!r} to the front")
     if name not in _WRAPPERS:
-        near = difflib.get_close_matches(name, _WRAPPERS, n=1)
+        near = difflib.get_close_matches(name.partition("(")[0], [*_WRAPPERS, *OPTIONS], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_WRAPPERS)}"
         raise ValueError(f"arm {text!r}: there is no wrapper {name!r}: {hint}")
     default = _WRAPPER_DEFAULTS[name]

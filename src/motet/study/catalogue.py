@@ -16,6 +16,7 @@ from rich.text import Text
 
 from motet.methods.registry import Entry
 from motet.problems.base import Problem
+from motet.study.optimizers import OPTIONS
 
 _TWO = "two batches"
 _KINDS = {
@@ -46,6 +47,24 @@ _SEVERAL = "Updates group by group, and controls, as arms of motet compare"
 _TAKEN = (
     "In a study that has the arm groups, sum:steps=groups and sum:epochs=groups take the number of updates a batch "
     "that it made with the same seed, and groups:random its number of groups."
+)
+_OPTIMIZERS = (
+    ("adamw", "AdamW; with no option it is what every arm has without a prefix", "torch.optim.AdamW"),
+    ("muon", "Muon for hidden matrices, AdamW for the rest", "motet.optim.muon_for"),
+    ("apt-adamw", "AdamW whose β₁ falls from beta to beta_min as the gradient turns", "motet.optim.APTAdamW"),
+    ("apt-muon", "Muon with such a momentum; preserve=0.1 keeps the tasks' directions too", "motet.optim.APTMuon"),
+    ("ada-task", "reference, for sum only: AdamW with moments of each task's own", "motet.optim.per_task.AdaTask"),
+)
+"""What makes steps of an arm's gradients: name, what it does, its class or function."""
+_STEPS = "Optimizers before an arm, as in muon+sum or apt-adamw(beta_min=0.3,rule=A2)+fair-grad"
+_MIXED = (
+    "An optimizer stands before all else, wrappers too, and takes the study's learning rate and weight decay; Muon's "
+    "updates are scaled to the size of AdamW's. With preserve (but for variants L3 and L4) and with ada-task every "
+    "step takes the exact route. stl and sum, with which arms are compared, always have plain AdamW: a change against "
+    "them is the optimizer's own gain and the multi-task method's together. Hold muon+fair-grad against muon+sum, and "
+    "apt-adamw+fair-grad against adamw(beta=…)+fair-grad with the best fixed beta, to tell the two apart. Arms of "
+    "groups take a prefix too; those that follow the arm groups need a number then, and the comparison of groups with "
+    "their controls is of arms without a prefix."
 )
 _LEGEND = (
     (
@@ -99,6 +118,11 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
         about = Text(f"{does} [motet.{cls}]" if cls else does)
         console.print(_hanging(Text(f"{written:<26}", style="bold"), about, console.width))
     console.print(Text(_TAKEN))
+    console.print(Text(f"\n{_STEPS}", style="bold"))
+    for name_of, does, cls in _OPTIMIZERS:
+        about = Text(f"{does} [{cls}] ").append(_choices(name_of), style="cyan")
+        console.print(_hanging(Text(f"{name_of + '+…':<13}", style="bold"), about, console.width))
+    console.print(Text(_MIXED))
     console.print()
     for term, meaning in _LEGEND:
         console.print(_hanging(Text(f"{term:<10}"), Text(meaning), console.width))
@@ -190,6 +214,12 @@ def _verdict(entry: Entry) -> str:
     )
 
 
+def _choices(optimizer: str) -> str:
+    """The options of an optimizer with their defaults, as an arm has them."""
+    given = OPTIONS[optimizer].items()
+    return ", ".join(option if value is None else f"{option}={value}" for option, value in given)
+
+
 def _options(entry: Entry) -> str:
     # A generator is an object, which no one can write on a command line.
     return ", ".join(_written(entry, generator=False))
@@ -236,6 +266,9 @@ def methods_markdown(entries: Sequence[Entry]) -> str:
     lines += ["", f"## {_SEVERAL}", "", "| arm | what it does | class |", "| --- | --- | --- |"]
     lines += [f"| `{written}` | {does} | {f'`motet.{cls}`' if cls else ''} |" for written, does, cls in _GROUPED]
     lines += ["", _TAKEN]
+    lines += ["", f"## {_STEPS}", "", "| optimizer | what it does | options | class |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{name}+…` | {does} | `{_choices(name)}` | `{cls}` |" for name, does, cls in _OPTIMIZERS]
+    lines += ["", _MIXED]
     lines += [
         "",
         "`losses`: one backward pass of a weighted sum. `extra-forward`: one more forward pass. `gram`: the K×K "

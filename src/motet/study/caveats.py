@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from motet.study.results import Run
+from motet.study.optimizers import PLAIN, optimizer_of
+from motet.study.results import SINGLE, SUM, Run
 
 _KINDS = {
     "broke down": "Training broke down in {where}: a loss or gradient was not finite.",
@@ -57,6 +58,22 @@ def of_looks(looks: Sequence[int]) -> list[str]:
     return [
         f"This is look {len(looks)} at the verdict, after {_listed([str(seeds) for seeds in looks])} seeds. Adding "
         "seeds until a difference shows makes a false one likelier than p says: choose the number of seeds first."
+    ]
+
+
+def of_optimizers(arms: Sequence[str]) -> list[str]:
+    """That some arms' changes hold the gain of another optimizer, and what to compare them with."""
+    chosen = {arm: optimizer_of(arm) for arm in arms}
+    other = [arm for arm, optimizer in chosen.items() if optimizer != PLAIN]
+    if not other:
+        return []
+    wanted = dict.fromkeys(f"{optimizer.label}{SUM}" for optimizer in chosen.values() if optimizer != PLAIN)
+    lacking = [label for label in wanted if label not in arms]
+    more = f" Not in this study: {_listed(lacking)}." if lacking else ""
+    return [
+        f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another optimizer than {SINGLE} and {SUM}, so a "
+        "change against these is the optimizer's own gain and the method's together: hold each against the plain sum "
+        f"with the same optimizer.{more}"
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from motet.linalg import cosines
 from motet.losses import task_loss
@@ -18,6 +19,7 @@ from motet.step import NonFiniteError
 from motet.study.arms import Arm
 from motet.study.choice import score
 from motet.study.memory import peak_memory
+from motet.study.momentum import Watch
 from motet.study.pairing import listed
 from motet.study.results import SINGLE, SUM, Cosines, Epoch, Notice, Run, RunCost, Weights
 from motet.study.steppers import Batch
@@ -67,10 +69,9 @@ class Fit:
     def finish(self) -> Trained:
         """Train to the end and evaluate the best epoch on the test split."""
         names = [task.name for task in self.tasks]
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay
-        )
+        optimizer = self._optimizer()
         self.stepper = self.arm.stepper(names, self.seed, self.model, optimizer)
+        self.watch = self._watch(optimizer)
         best, best_epoch, best_state = -math.inf, 0, _copy(self.model)
         early = max(1, round(0.1 * self.training.epochs))
         for epoch in range(1, self.training.epochs + 1):
@@ -110,8 +111,20 @@ class Fit:
             cost=self._cost(),
             warnings=self.warnings,
             groups=self.stepper.groups(),
+            momentum=self.watch.found(),
         )
         return Trained(run, best_state, predictions)
+
+    def _optimizer(self) -> Optimizer:
+        try:
+            return self.arm.optimizer.make(self.model, self.training)
+        except ValueError as error:
+            raise ValueError(f"arm {self.arm.label!r}: {error}") from None
+
+    def _watch(self, optimizer: Optimizer) -> Watch:
+        batches = math.ceil(len(self.data.train) / self.training.batch_size)
+        trunk = self._trunk() if len(self.tasks) > 1 else []
+        return Watch(optimizer, trunk, batches * self.training.epochs, batches * self.training.patience)
 
     def _broke_down(self, epoch: int, error: Exception, results: bool) -> None:
         """Training can't go on. ``results``: whether an epoch before it has some."""
@@ -177,9 +190,12 @@ class Fit:
         if self.peak is None:  # The very first step allocates everything that later ones reuse.
             losses, self.peak = peak_memory(lambda: self._step(epoch, step, inputs, targets), str(inputs.device))
             return losses
-        start = time.perf_counter()
+        start, known = time.perf_counter(), self.watch.measured
         losses = self._step(epoch, step, inputs, targets)
-        self.times.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        if self.watch.measured > known and self.times:
+            seconds = statistics.median(self.times)  # Measuring is no part of training.
+        self.times.append(seconds)
         return losses
 
     def _step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -192,8 +208,13 @@ class Fit:
             rows = torch.randint(len(self.data.train), (len(inputs),), generator=generator)
             return self._losses(*self._take(self.data.train, rows))[1]
 
+        def forward() -> tuple[Tensor, dict[str, Tensor | None]]:
+            features, losses = self._losses(inputs, targets)
+            self.watch.look(losses)
+            return features, losses
+
         seed()
-        done = self.stepper.step(Batch(lambda: self._losses(inputs, targets), second, seed))
+        done = self.stepper.step(Batch(forward, second, seed))
         self.forwards.append(done.forwards)
         self.backwards.append(done.backwards)
         self.updates += done.updates

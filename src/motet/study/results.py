@@ -45,6 +45,33 @@ class Cosines:
 
 
 @dataclass(frozen=True)
+class Momentum:
+    """What momentum made of the gradient of the trunk in one optimizer step, as `motet.optim.MomentumStep` says.
+
+    NaN where it is not defined.
+
+    Attributes:
+        step: Number of the optimizer's step.
+        beta: The momentum coefficient in that step, the mean over the trunk's numbers.
+        nominal: Weight that it gives to the current gradient in the update.
+        instant: The exact share of the current gradient in what the update was made of.
+        shares: The same by age in the momentum: the current gradient, the one before, …; empty where undefined.
+        cosine_gradient: Cosine of the update and the current gradient.
+        cosine_tasks: Cosine of the update and each task's own gradient: positive where the step helps the task.
+        counterfactual: By how much of its length the update had been another one, given the plain sum in this step.
+    """
+
+    step: int
+    beta: float
+    nominal: float
+    instant: float
+    shares: list[float]
+    cosine_gradient: float
+    cosine_tasks: dict[str, float]
+    counterfactual: float
+
+
+@dataclass(frozen=True)
 class RunCost:
     """What training took. A backward pass of a task means one through the trunk, for that task alone or for all."""
 
@@ -130,6 +157,8 @@ class Run:
     warnings: list[Notice] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     groups: Groups | None = None
+    momentum: list[Momentum] = field(default_factory=list)
+    """A few steps that were measured; none for single-task models, and for optimizers with a momentum a task."""
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ class Study:
                 higher_is_better={task.name: METRICS[task.metric].higher_is_better for task in stored.tasks},
                 rule=stored.rule,
                 notes=[
+                    *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs))),
                     *caveats.of_seeds(runs, stored.table),
                     *caveats.of_looks(history.read_history(self.folder).looks),
                 ],
