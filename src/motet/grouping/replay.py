@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,8 @@ class Replay:
     Args:
         statistics: Of modules that change their buffers in a pass, such as BatchNorm: "once" lets the first pass over a
             batch change them, "frozen" none, "group" all.
-        masks: Whether the global random numbers of torch, numpy and Python are the same in every pass.
+        masks: Whether torch's global random numbers are the same in every pass, and those of numpy and Python if the
+            very first pass draws any: to look at these each time takes longer than all else here.
         model: Whose buffers. None looks which modules are called in the first pass over each batch; what is called
             within a compiled function can't be seen.
         parameters: Their devices are those whose random numbers count.
@@ -40,6 +41,7 @@ class Replay:
         self._modules: dict[int, nn.Module] = {}
         self._changing: dict[int, nn.Module] = {}
         self._random: dict[int, list[Any]] = {}
+        self._others: bool | None = None if masks else False  # Whether numpy's and Python's are drawn from.
         if model is not None:
             self._take(model)
 
@@ -52,18 +54,23 @@ class Replay:
     def passing(self, part: int = 0) -> Iterator[None]:
         """One pass, forward and backward, over a micro-batch; the first since `begin` is what later ones repeat."""
         first = part not in self._random
+        very_first = first and self._others is None
         if first:
             self._random[part] = self._generators()
         elif self.masks:
             self._set_generators(self._random[part])
-        if self.statistics == "group":
+        with nullcontext() if self.statistics == "group" else self._guarded(first):
             yield
-        elif first:
-            with self._first():
-                yield
-        else:
-            with _Shield(self._changing.values()):
-                yield
+        if very_first:
+            before, after = self._random[part][-2:], _others()
+            self._others = before[0] != after[0] or any(
+                not np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True)
+            )
+            if not self._others:
+                del self._random[part][-2:]
+
+    def _guarded(self, first: bool) -> AbstractContextManager[None]:
+        return self._first() if first else _Shield(self._changing.values())
 
     @contextmanager
     def _first(self) -> Iterator[None]:
@@ -100,16 +107,15 @@ class Replay:
 
     def _generators(self) -> list[Any]:
         found: list[Any] = [torch.get_rng_state(), *(_module(d).get_rng_state(d) for d in self._devices)]
-        if self.masks:
-            found += [random.getstate(), np.random.get_state()]  # noqa: NPY002 - it is the global one that closures use
-        return found
+        return found if self._others is False else found + _others()
 
     def _set_generators(self, states: list[Any]) -> None:
         torch.set_rng_state(states[0])
-        for device, state in zip(self._devices, states[1:-2], strict=True):
+        for device, state in zip(self._devices, states[1:], strict=False):
             _module(device).set_rng_state(state, device)
-        random.setstate(states[-2])
-        np.random.set_state(states[-1])  # noqa: NPY002
+        if self._others:
+            random.setstate(states[-2])
+            np.random.set_state(states[-1])  # noqa: NPY002
 
 
 class _Shield:
@@ -132,6 +138,10 @@ class _Shield:
     def __exit__(self, *_: object) -> None:
         for module, buffers in self._held:
             module._buffers.update(buffers)
+
+
+def _others() -> list[Any]:
+    return [random.getstate(), np.random.get_state()]  # noqa: NPY002 - it is the global one that closures use
 
 
 def _trace(module: nn.Module) -> _Trace:

@@ -84,8 +84,8 @@ class GroupedUpdates:
             must know how many gradients the moments hold.
         statistics: "once" lets the first pass alone update BatchNorm's running statistics and the like, "frozen" none,
             "group" every one.
-        replay: Draw the same dropout masks in all passes over a batch, from the global generators of torch, numpy and
-            Python. Without it measured affinity is mostly masks.
+        replay: Draw the same dropout masks in all passes over a batch, from torch's global generators, and those of
+            numpy and Python if the very first pass draws from them. Without it measured affinity is mostly masks.
         idle: "still", or "drift": gradients of idle heads are zeros instead of absent, so that momentum and decay move
             them, as in the released code under the torch version it was written for.
         repeat_single: Run a single group twice, as the released code does.
