@@ -21,6 +21,8 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/fidelity.py
+	for topic in overhead cost regroup memory noise recovery; do $(BIN)/python benchmarks/grouping.py $$topic; done
+	$(BIN)/python benchmarks/optim.py
 
 docs: .venv/dev
 	$(BIN)/python -m motet.testing.conformance

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.grouping.models import TASKS, Heads, batch
 from tests.study.tiny import TINY
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
@@ -19,7 +20,7 @@ def example(part: str) -> str:
 
 
 def test_every_example_is_tested_here():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_the_training_loop():
@@ -55,3 +56,15 @@ def test_a_method_of_ones_own():
     exec(example("class InverseNorm"), known)
     weights = known["InverseNorm"]().weights(torch.diag(torch.tensor([4.0, 16.0])))
     assert weights.tolist() == pytest.approx([0.5, 0.25])
+
+
+def test_group_updates():
+    model = Heads()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.losses_of, batches = model.losses, [batch(number) for number in range(2)]
+    model.losses = lambda pair: model.losses_of(*pair)  # type: ignore[method-assign]
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    known = {"model": model, "tasks": TASKS, "optimizer": optimizer, "loader": batches, "scheduler": scheduler}
+    exec(example("motet.GroupedUpdates"), known)
+    assert known["groups"].batches == 2
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2.5e-3)
