@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import motet
+import motet.report.affinity
 from motet import cli
 
 
@@ -170,7 +172,9 @@ def test_affinity_of_a_table_prints_pairs_groups_and_what_they_are_worth(table, 
     assert code == 0
     text = re.sub(r"[\s│]+", " ", out)
     assert "It is no proof" in text
-    assert f"motet compare {table} --target age ill --drop ward --arms groups" in text.replace(" .csv", ".csv")
+    command = f"motet compare {table} --target age ill --drop ward --arms 'groups:fixed=[["
+    assert [line for line in out.splitlines() if line.startswith(command)]
+    assert "the command below tests that" in text
     assert "age (regression" in text or "age" in text
     assert str(tmp_path / "affinity.html") in out.replace("\n", "")
     assert "<html" in (tmp_path / "affinity.html").read_text(encoding="utf8")
@@ -194,6 +198,33 @@ def test_affinity_of_a_loop_of_ones_own(tmp_path, capsys, monkeypatch):
     assert "The loop loop_of_test_cli:loop" in re.sub(r"\s+", " ", out)
     assert "Proposed" in out
     assert max(map(len, out.splitlines())) <= max(80, len(str(tmp_path)) + 20)
+
+
+def test_a_second_interrupt_while_the_page_is_written_does_not_lose_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "loop_of_test_cli.py").write_text(LOOP)
+    write = motet.report.affinity.write
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return write(*arguments)
+
+    monkeypatch.setattr("motet.report.affinity.write", interrupted)
+    code, _, _ = run(capsys, *brief("loop_of_test_cli:loop", tmp_path, "--epochs", 1))
+    assert code == 0
+    assert (tmp_path / "affinity.html").exists()
+
+
+def test_an_unwritable_page_is_said_before_training(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("motet.study.affinity.measure", lambda *_, **__: pytest.fail("it trained"))
+    too_long = "takes no such file (File name too long)"
+    for name, message in (("x" * 300, too_long), ("x" * 250, too_long), ("no/folder/a.html", "there is no folder")):
+        code, _, err = run(capsys, "affinity", "digits", "--out", tmp_path / name)
+        assert code == cli.BAD_INPUT
+        assert "the page can't be written: " in err
+        assert message in err
+    assert list(tmp_path.iterdir()) == [table]
 
 
 def test_an_interrupted_affinity_reports_what_was_measured(tmp_path, capsys, monkeypatch):
@@ -284,7 +315,12 @@ def test_problems_lists_all_and_says_how_to_fetch(capsys, tmp_path, monkeypatch)
         (["affinity", "digits", "--decay", "1"], "--decay must lie between 0 and 1"),
         (["affinity", "digits", "--out", "."], "is a folder"),
         (["affinity", "digits", "--target", "left"], "--target is for tables"),
-        (["affinity", "{table}", "--target", "age", "--epochs", "1"], "between tasks, and the losses name 1: age"),
+        (
+            ["affinity", "{table}", "--target", "age", "--epochs", "1"],
+            "--target names one column, age: name two or more",
+        ),
+        (["affinity", "digits", "--seed", "-1"], "--seed must be a whole number from 0 to"),
+        (["affinity", "digits", "--seed", "4294967295"], "--seed must be a whole number from 0 to 4294967293"),
         (["affinity", "no_such_module_e:loop"], "there is no module 'no_such_module_e'"),
         (["affinity", "json:lodas"], "'json' has no 'lodas': did you mean 'loads'"),
         (["affinity", "json:loads"], "called without arguments"),

@@ -27,6 +27,9 @@ def wants(size):
 def nothing():
     pass
 
+def generator():
+    return Loop(torch.nn.Linear(2, 2), print, (x for x in [1]))
+
 ready = loop()
 number = 3
 """
@@ -61,6 +64,9 @@ def test_a_factory_in_the_current_directory_is_found(folder, name):
         ("my_train_e.py:loop", "write it as import does, 'my_train_e'"),
         ("my_package_e/inner.py:loop", "write it as import does, 'my_package_e.inner'"),
         ("my_broken_e:loop", "'my_broken_e' can't be imported: No module named 'no_such_thing_e'"),
+        ("./my_train_e:loop", "'./my_train_e' is a path and no module: write it as import does, 'my_train_e'"),
+        (".my_train_e:loop", "is a path and no module"),
+        ("my_train_e:generator", "can be gone through only once: give a DataLoader"),
         ("my_train_e:lop", "'my_train_e' has no 'lop': did you mean 'loop'"),
         ("my_train_e:Experiment.lop", "no 'lop': did you mean 'loop'"),
         ("my_train_e:wants", "called without arguments, and that fails: .*size"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
 from motet import loop, methods, problems
@@ -131,6 +132,11 @@ def _affinity(options: Affinity) -> int:
     else:
         problem = _problem(options)
         if isinstance(problem, TableProblem):
+            if len(options.target) < 2:
+                raise ValueError(
+                    f"affinity is between outcomes, and --target names one column, {options.target[0]}: "
+                    "name two or more"
+                )
             terminal.table_problem(console, problem)
             said = (*problem.overview, *problem.warnings)
         make = partial(affinity.of_problem, problem, named=_named(options))
@@ -143,8 +149,10 @@ def _affinity(options: Affinity) -> int:
             decay=options.decay,
             estimator=options.estimator,
             tick=bar.update,
+            say=lambda sentence: console.print(Text(f"Note: {sentence}\n")),
         )
-    path = write(options.out, found, command())
+    with affinity.undisturbed():
+        path = write(options.out, found, command())
     if options.json:
         _print_json({**asdict(found), "report": str(path)})
     else:

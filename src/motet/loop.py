@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
+class LoopError(TypeError, ValueError):
+    """A piece of a `Loop` is something else: a TypeError in one's own code, and wrong input of a command."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """A model, its losses and its batches, as a function without arguments returns them for ``MODULE:FACTORY``.
@@ -31,7 +35,7 @@ class Loop:
             None takes every parameter that the losses of at least two tasks use.
 
     Raises:
-        TypeError: for a piece that is something else.
+        LoopError: a TypeError, for a piece that is something else.
 
     >>> import torch
     >>> trunk, heads = nn.Linear(3, 4), nn.ModuleDict({"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
@@ -52,25 +56,25 @@ class Loop:
     def __post_init__(self) -> None:
         given: dict[str, Any] = vars(self)  # What a user hands over need not be what the annotations say.
         if not isinstance(given["model"], nn.Module):
-            raise TypeError(f"Loop: model must be a torch.nn.Module, not {_kind(given['model'])}")
+            raise LoopError(f"Loop: model must be a torch.nn.Module, not {_kind(given['model'])}")
         if not callable(given["losses"]):
-            raise TypeError(
+            raise LoopError(
                 f"Loop: losses must be a function from a batch to {{task: loss}}, not {_kind(given['losses'])}: "
                 "hand over the function itself, not what it returns"
             )
         batches, optimizer, shared = given["batches"], given["optimizer"], given["shared"]
         if isinstance(batches, Iterator):
-            raise TypeError(
+            raise LoopError(
                 f"Loop: batches is {_kind(batches)}, which can be gone through only once: "
                 "give a DataLoader, a list, or an object whose __iter__ starts anew"
             )
         if not isinstance(batches, Iterable):
-            raise TypeError(f"Loop: batches must be something to loop over, such as a DataLoader, not {_kind(batches)}")
+            raise LoopError(f"Loop: batches must be something to loop over, such as a DataLoader, not {_kind(batches)}")
         if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Loop: optimizer must be a torch.optim.Optimizer or None, not {_kind(optimizer)}")
+            raise LoopError(f"Loop: optimizer must be a torch.optim.Optimizer or None, not {_kind(optimizer)}")
         if shared is not None and not isinstance(shared, nn.Module):
             if isinstance(shared, Tensor) or not isinstance(shared, Iterable):
-                raise TypeError(
+                raise LoopError(
                     "Loop: shared must be a module or its parameters, such as model.trunk.parameters(), "
                     f"not {_kind(shared)}"
                 )
@@ -123,16 +127,20 @@ def _module(name: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
+    if name.startswith(".") or "/" in name:
+        raise ValueError(f"{name!r} is a path and no module{_as_import(name)}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # One that the module itself imports is missing: then the error is the module's, and says which.
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise ValueError(f"the module {name!r} can't be imported: {error}") from error
-        hint = ""
-        if name.endswith(".py") or "/" in name:
-            hint = f": write it as import does, {name.removesuffix('.py').strip('./').replace('/', '.')!r}"
+        hint = _as_import(name) if name.endswith(".py") else ""
         raise ValueError(f"there is no module {name!r} in {here} or on Python's path{hint}") from None
+
+
+def _as_import(name: str) -> str:
+    return f": write it as import does, {name.removesuffix('.py').strip('./').replace('/', '.')!r}"
 
 
 def _check_arguments(name: str, factory: Callable[..., Any]) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from motet.optim import APTMuon
 from motet.optim.newton_schulz import newton_schulz
 from motet.optim.preservation import RankOne, blended, effective_rank, oracle, preserved_input
 
@@ -193,3 +194,18 @@ def test_the_effective_rank_counts_equal_directions():
     assert_close(effective_rank(spectrum.diag()), torch.tensor(2**1.5, dtype=torch.float64))
     assert effective_rank(torch.zeros(2, 3, 3)).tolist() == [0.0, 0.0]
     assert effective_rank(torch.full((2, 2), torch.nan)).isnan()
+
+
+def test_task_gradients_in_double_precision_serve_parameters_in_single():
+    torch.manual_seed(0)
+    matrix = torch.nn.Parameter(torch.randn(4, 3))
+    rows = torch.randn(2, 12)
+    moved = []
+    for dtype in (torch.float32, torch.float64):
+        p = torch.nn.Parameter(matrix.detach().clone())
+        optimizer = APTMuon([p], preserve=0.5, variant="L2")
+        p.grad = rows.sum(0).view(4, 3)
+        optimizer.task_gradients(rows.to(dtype), [p])
+        optimizer.step()
+        moved.append(p.detach())
+    assert torch.equal(*moved)

@@ -10,7 +10,7 @@ from motet.loop import Loop
 from motet.report.affinity import write
 from motet.study.affinity import measure, of_loop
 from motet.study.measured import Measured, Pair
-from motet.study.sentences import percent, sureness
+from motet.study.sentences import RULE, percent, sureness
 from tests.report.test_page import Page
 
 NAMES = ["<script>alert(1)</script>", "a & b", "{{ 7 * 7 }}", "bell\x07", "数" * 30, "epoch 3"]
@@ -83,6 +83,27 @@ def test_maps_of_three_moments_the_timeline_and_both_other_measures_are_drawn(pa
     for words in ("Early", "Middle", "Late", "Look-ahead affinity", "Gradient cosines", "early: batch 8", "batch 80"):
         assert words in text
     assert page.count("<svg") == 6
+
+
+def test_maps_side_by_side_have_one_scale_without_powers_of_ten(page):
+    maps = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    scales = [re.findall(r"helps, ±[^<]*", drawn) for drawn in maps]
+    every = [scale[0] for scale in scales if scale]
+    assert len(every) == 4  # The last is of the look-ahead affinity.
+    assert len(set(every[:3])) == 1
+    assert "10" not in every[0].partition(".")[2]
+
+
+def test_the_foot_of_the_map_names_pairs_that_share_too_little(page):
+    assert "2 of 30 pairs share too little" in Page(page).text
+
+
+def test_the_rule_and_the_missing_measurement_are_explained(page):
+    text = Page(page).text
+    assert RULE in text
+    assert "the last of each batch, another one each time, is not measured" in text
+    assert "in 2\N{NO-BREAK SPACE}short trainings of 80 batches" in text
+    assert "2 trainings of 80 batches" in text
 
 
 def test_the_page_says_that_it_is_no_proof_and_how_sure_it_is(page, found):

@@ -57,6 +57,15 @@ def with_groups(k=4, nasty=False, seeds=6, labels=("groups", "sum:steps=groups",
     return tasks, replace(summary, arms=arms, comparisons=comparisons, verdict=verdict), runs
 
 
+def with_holm(p, tasks, summary, runs):
+    arms = [replace(arm, p_sum_holm=p) if arm.arm == "groups" else arm for arm in summary.arms]
+    return tasks, replace(summary, arms=arms), runs
+
+
+def section_of(text):
+    return " ".join(text[text.index('id="groups"') : text.index('id="curves"')].split())
+
+
 def written(path, tasks, summary, runs, nasty=False):
     given = {"problem": problem_of(nasty), "provenance": provenance_of()}
     text = report.write(path / "r.html", title="t", tasks=tasks, summary=summary, runs=runs, **given).read_text("utf-8")
@@ -73,22 +82,72 @@ def test_the_page_has_the_section_only_where_an_arm_has_groups(tmp_path):
 
 
 def test_the_section_sets_groups_beside_their_controls_and_says_what_each_is_for(tmp_path):
-    page, text = written(tmp_path, *with_groups())
-    section = " ".join(text[text.index('id="groups"') : text.index('id="curves"')].split())
+    page, text = written(tmp_path, *with_holm(0.0312, *with_groups(seeds=8)))
+    section = section_of(text)
     order = [section.index(f"#sign-{i}") for i in (1, 2, 3, 4)]
     assert order == sorted(order)
     for phrase in (
-        "groups is better than the plain sum (difference in Δm −2.0, p = 0.031)",
+        "groups is better than the plain sum (difference in Δm −2.0, p = 0.031 after Holm over 4 arms)",
         "does not explain the gain",
         "It was not held against sum:epochs=groups",
-        "makes as many optimizer steps on every batch",
-        "has as many groups, drawn at random and kept",
+        "makes 300 optimizer steps (groups: 300) on the same batches, for the plain sum: a whole number of steps a",
+        "has 2.4 groups (groups, after its warm-up: 2.4) a batch, drawn at random and kept",
+        "In the verdict the controls are candidates like any other arm: it may name one, and each counts in Holm",
+        "<small>a batch,</small><small>after warm-up</small>",
         "control: plain sum, several optimizer steps on every batch",
-        "groups minus this",
+        "groups minus this<small>points of Δm (below 0: groups is better)</small>",
         "<td>2.4</td><td>300</td><td>310</td>",
     ):
         assert phrase in section, phrase
     assert "trained for several times the epochs" not in page.text
+
+
+def test_the_numbers_of_a_control_are_its_own(tmp_path):
+    tasks, summary, runs = with_groups(labels=("groups", "sum:steps=2", "sum:steps=groups"))
+    updates = {"groups": 503, "sum:steps=2": 288, "sum:steps=groups": 432}
+    arms = [replace(arm, updates=updates.get(arm.arm, 144)) for arm in summary.arms]
+    _, text = written(tmp_path, tasks, replace(summary, arms=arms), runs)
+    section = section_of(text)
+    assert "steps=<wbr>2</dt><dd>makes 288 optimizer steps (groups: 503)" in section
+    assert "steps=<wbr>groups</dt><dd>makes 432 optimizer steps (groups: 503)" in section
+
+
+@pytest.mark.parametrize(("p", "established"), [(0.0312, True), (0.094, False)])
+def test_table_and_sentence_call_a_gain_over_the_sum_what_the_verdict_calls_it(tmp_path, p, established):
+    _, text = written(tmp_path, *with_holm(p, *with_groups(seeds=8)))
+    section = section_of(text)
+    cell = section[: section.index(f"p {p:.3f} Holm")].rpartition("<td>")[2]
+    assert ('class="better"' in cell) == established
+    assert ("groups is better than the plain sum" in section) == established
+    assert section.count("p 0.031 uncorrected") == 2
+
+
+def test_what_the_test_does_not_establish_is_not_coloured(tmp_path):
+    tasks, summary, runs = with_groups(seeds=8)
+    unsure = [replace(c, p=0.3, better=False) for c in summary.comparisons]
+    _, text = written(tmp_path, tasks, replace(summary, comparisons=unsure), runs)
+    cells = [part.rpartition("<td>")[2] for part in section_of(text).split("uncorrected</small>")[:-1]]
+    assert len(cells) == 2
+    assert not any("better" in cell for cell in cells)
+
+
+def test_random_groups_that_divide_nothing_are_said_to_test_nothing(tmp_path):
+    tasks, summary, runs = with_groups(seeds=8)
+    arms = [replace(arm, undivided=8, seeds=8) if arm.arm == "groups:random=2" else arm for arm in summary.arms]
+    _, text = written(tmp_path, tasks, replace(summary, arms=arms), runs)
+    section = section_of(text)
+    assert "</dt><dd>had every task alone or all in one group in 8 of 8 runs: it tests nothing.</dd>" in section
+    assert "it does not matter which tasks share a group" not in section
+
+
+def test_an_arm_that_learnt_no_groups_is_not_held_against_controls(tmp_path):
+    tasks, summary, runs = with_groups(seeds=8)
+    arms = [replace(arm, unlearnt=8, seeds=8) if arm.arm == "groups" else arm for arm in summary.arms]
+    _, text = written(tmp_path, tasks, replace(summary, arms=arms), runs)
+    section = section_of(text)
+    assert "groups learnt no groups in 8 of 8 runs" in section
+    assert "uncorrected</small>" not in section
+    assert section.count("Holm</small>") == 1  # the plain sum
 
 
 def test_a_study_of_controls_alone_shows_their_groups_and_claims_nothing(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shlex
+import signal
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,7 +15,10 @@ from torch.testing import assert_close
 from motet.loop import Loop
 from motet.problems.base import Data, Split
 from motet.study import measuring
-from motet.study.affinity import Source, measure, of_loop, of_problem, pooled
+from motet.study.affinity import Source, measure, of_loop, of_problem, pooled, undisturbed
+from motet.study.arms import parse
+from motet.study.measured import Pair, Sure
+from motet.study.sentences import by_chance, parted, proof, proposal, sureness
 from tests.study.tiny import TINY
 
 TARGETS = {"a": [1.0, 1.0, 0.5, 0.0], "b": [1.0, 0.8, 0.0, 0.5], "c": [-1.0, -1.0, 0.3, 0.3]}
@@ -92,6 +97,7 @@ def test_a_loop_without_momentum_is_told_of_the_shorter_steps_alone():
     note = found().notes[1]
     assert "a third of its learning rate (0.001 and not 0.003)" in note
     assert "β" not in note
+    assert "momentum" not in note
 
 
 def test_steps_that_overshoot_are_said_to_mean_little():
@@ -212,6 +218,182 @@ def test_without_epochs_the_training_has_a_fixed_length(monkeypatch):
     assert found(pulled(batches=batches(70)), epochs=None).cost["batches"] == 50
 
 
+def test_a_small_table_is_not_gone_through_until_it_is_known_by_heart():
+    few, some = found(pulled(batches=batches(8)), epochs=None), found(pulled(batches=batches(12)), epochs=None)
+    assert few.cost["batches"] == 80
+    assert some.cost["batches"] == 120
+    assert not any("by heart" in note for note in few.notes + some.notes)
+
+
+def test_training_for_many_epochs_is_said():
+    least, asked = found(pulled(batches=batches(3)), epochs=None), found(epochs=11)
+    assert least.cost["batches"] == 60
+    assert any(note.startswith("Each training was 20 passes over its 3 batches, more than 10") for note in least.notes)
+    assert any(note.startswith("Each training was 11 passes") for note in asked.notes)
+
+
+class Stream:
+    """Batches whose number nobody says."""
+
+    def __init__(self, count):
+        self.count, self.given = count, 0
+
+    def __iter__(self):
+        for batch in batches(self.count):
+            self.given += 1
+            yield batch
+
+
+def test_batches_without_a_length_are_counted_no_further_than_it_matters():
+    assert found(pulled(batches=Stream(8)), epochs=None).cost["batches"] == 80
+    stream = Stream(400)
+    assert found(pulled(batches=stream), epochs=None).cost["batches"] == 300
+    assert stream.given < 300 + 31 + 10
+
+
+def turning(turn):
+    """a and b pull one way up to batch ``turn``, and apart from there on."""
+    model = Pulled({"a": [1.0] * 4, "b": [1.0] * 4, "c": [-1.0] * 4})
+    flipped = Pulled({"a": [1.0] * 4, "b": [-1.0] * 4, "c": [-1.0] * 4})
+    flipped.u = model.u
+
+    def losses(batch):
+        number, shift = batch
+        return (model if number < turn else flipped)(shift)
+
+    return Loop(model, losses, list(enumerate(batches(120))), torch.optim.SGD(model.parameters(), lr=3e-4))
+
+
+def test_a_proposal_that_the_middle_of_the_training_does_not_share_is_said():
+    changed = [note for note in found(turning(70), epochs=1).notes if note.startswith("The proposal depends")]
+    assert len(changed) == 1
+    assert "after 60 batches it would be a + b; c, and after 120 it is a; b + c." in changed[0]
+    assert not any(note.startswith("The proposal depends") for note in found(turning(120), epochs=1).notes)
+
+
+def apart(*holes):
+    """The tiny problem without labels of a task in the rows of a slice."""
+
+    def load(seed):
+        data = TINY.load(seed)
+        train = {task: values.clone() for task, values in data.train.targets.items()}
+        for task, rows in holes:
+            train[task][rows] = -1 if task == "grade" else torch.nan
+        return Data(data.tasks, Split(data.train.inputs, train), data.validation, data.test)
+
+    return replace(TINY, load=load)
+
+
+def test_pairs_that_share_too_few_rows_are_said_before_training():
+    said = []
+
+    def tick(done, total):
+        assert said
+
+    holes = (("dose", slice(None, None, 2)), ("ill", slice(1, None, 2)))
+    tiny(problem=apart(*holes), epochs=2, say=said.append, tick=tick)
+    assert len(said) == 1
+    assert "1 of 3 pairs of tasks can't be measured" in said[0]
+    assert said[0].endswith("dose and ill (0).")
+    tiny(epochs=1, say=said.append)
+    assert len(said) == 1
+
+
+def test_no_common_rows_at_all_are_refused_before_training():
+    holes = (("dose", slice(30, None)), ("ill", slice(0, 30)), ("ill", slice(60, None)), ("grade", slice(0, 60)))
+    with pytest.raises(ValueError, match="no two tasks have labels in 30 training rows .* at most 0. More rows"):
+        tiny(problem=apart(*holes), tick=lambda done, total: pytest.fail("it trained"))
+
+
+def test_a_task_of_which_nothing_was_measured_is_not_called_alone():
+    holes = (("dose", slice(0, 48)), ("ill", slice(48, None)), ("grade", slice(48, None)))
+    result = tiny(problem=apart(*holes), epochs=20)
+    said = {tuple(group.tasks): sureness(group) for group in result.groups}
+    assert said["dose",] == "not known: too little was measured between dose and any other task"
+    assert not any(words.startswith("not known") for tasks, words in said.items() if tasks != ("dose",))
+    assert proposal(result).startswith("Proposed")
+
+
+def test_without_a_measured_pair_there_is_no_proposal():
+    result = tiny(epochs=1)
+    assert result.pairs == []
+    assert proposal(result) == "No proposal"
+    assert by_chance(result) == "No pair could be measured."
+    assert all(sureness(group).startswith("not known") for group in result.groups)
+    assert result.command == ""
+    assert "no groups to test" in proof(result)
+
+
+def test_the_suggested_command_tests_the_proposal_itself():
+    result = tiny(epochs=20)
+    words = shlex.split(result.command)
+    assert words[:4] == ["motet", "compare", "tiny", "--arms"]
+    proposed = [[result.tasks.index(task) for task in group.tasks] for group in result.groups]
+    assert [list(group) for group in parse(words[4]).plan.groups] == proposed
+    assert words[5:] == ["groups", "sum:steps=groups", "sum:epochs=groups", "groups:random"]
+    assert f"`{result.command}` tests that" in proof(result)
+    assert found().command == ""
+    assert "`motet compare` can't test that for a loop of one's own" in proof(found())
+
+
+def test_the_strongest_pair_in_two_groups_is_explained():
+    result = found()
+
+    def pair(source, target, affinity):
+        return Pair(source, target, affinity, 0.001, 0, 1, 0, 1, 50, None)
+
+    helping = [pair("a", "b", 0.03), pair("c", "b", 0.02)]
+    groups = [Sure(["a"], math.nan, [], 0, []), Sure(["b", "c"], 1, [], 0, [])]
+    each_other = [pair("a", "c", -0.02), pair("c", "a", -0.02)]
+    said = parted(replace(result, pairs=helping + each_other, groups=groups))
+    assert said == "a helps b most, but a and c hurt each other, and b can be in one group only: it is with c."
+    second = parted(replace(result, pairs=[pair("b", "c", 0.04), *helping, *each_other], groups=groups))
+    assert second.startswith("a helps b, but a and c hurt")
+    assert parted(replace(result, pairs=[*helping, pair("a", "c", -0.02)], groups=groups)) == ""
+    assert parted(result) == ""
+
+
+def test_losses_that_are_no_tensors_are_named_with_the_task():
+    model = Pulled()
+    for change, kind in ((lambda loss: loss.item(), "not float"), (lambda loss: loss.expand(3), "tensor of shape")):
+
+        def losses(x, change=change):
+            return {task: change(loss) if task == "b" else loss for task, loss in model(x).items()}
+
+        with pytest.raises(ValueError, match=f"the loss of 'b' must be a tensor with one number.*{kind}"):
+            found(Loop(model, losses, batches()))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_losses_that_call_backward_or_an_optimizer_are_refused(late):
+    model = Pulled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def losses(x):
+        every = model(x)
+        sum(every.values()).backward(retain_graph=True)
+        if late:
+            optimizer.step()
+            optimizer.zero_grad()
+        return every
+
+    with pytest.raises(ValueError, match="call neither backward"):
+        found(Loop(model, losses, batches(), optimizer))
+
+
+def test_layers_that_learn_their_size_in_the_first_call_are_no_such_losses():
+    model = nn.LazyLinear(2)
+    loop = Loop(model, lambda x: dict(zip("ab", (model(x) - 1).pow(2).mean(0), strict=True)), list(torch.ones(8, 3, 4)))
+    assert found(loop, epochs=1).tasks == ["a", "b"]
+
+
+def test_a_second_interrupt_does_not_reach_what_is_put_together():
+    before = signal.getsignal(signal.SIGINT)
+    with undisturbed():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def stopped_after(count):
     def tick(done, total):
         if done == count:
@@ -223,7 +405,9 @@ def stopped_after(count):
 def test_stopped_later_it_says_what_was_measured():
     result = found(tick=stopped_after(50))
     assert result.interrupted
-    assert result.notes[0].startswith("Interrupted in training 1 of 1, after 50 of 80 batches, all that there are.")
+    assert result.notes[0].startswith(
+        "Interrupted in training 1 of 1, after 50 of 80 batches: the map is from these alone."
+    )
     assert result.late.batch == 50
     assert math.isnan(result.late.lookahead[0][1])
     assert [group.tasks for group in result.groups] == [["a", "b"], ["c"]]
@@ -249,7 +433,7 @@ def test_what_cannot_be_measured_is_named():
     with pytest.raises(ValueError, match="the loop's batches are empty"):
         found(pulled(batches=[]), epochs=None)
     with pytest.raises(ValueError, match="gave nothing from batch 11 on"):
-        found(pulled(batches=Once(2)), epochs=None)
+        found(pulled(batches=Once(3)), epochs=None)
     model = Pulled()
     bad = [*batches(12), torch.full((4,), torch.nan)]
     loop = Loop(model, model, bad, torch.optim.SGD(model.parameters(), lr=1e-3))
@@ -257,13 +441,15 @@ def test_what_cannot_be_measured_is_named():
         found(loop)
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         found(epochs=0)
+    with pytest.raises(ValueError, match="seed must lie between 0 and"):
+        found(seed=-1)
     with pytest.raises(ValueError, match="decay .* between 0 and 1"):
         found(decay=1.0)
 
 
 def test_a_problem_names_the_comparison_that_would_prove_it():
     source = of_problem(TINY, 0)
-    assert source.command == "motet compare tiny --arms groups"
+    assert source.command == "motet compare tiny"
     assert isinstance(source, Source)
     assert "It means nothing." in source.notes
 
@@ -303,7 +489,8 @@ def test_stopped_in_a_later_training_the_whole_ones_count():
     result = tiny(epochs=20, runs=3, tick=stopped_after(70))
     assert result.interrupted
     assert result.settings["trainings"] == 1
-    assert "Interrupted in training 2 of 3, after 10 of 60 batches, which do not count." in result.notes
+    kept = "which do not count: the map is from the whole training before alone."
+    assert f"Interrupted in training 2 of 3, after 10 of 60 batches, {kept}" in result.notes
 
 
 def test_a_factory_whose_tasks_change_is_refused():

@@ -1,13 +1,14 @@
 """Whether a gain is the grouping's: a control that does as well takes the claim away, one that is beaten backs it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from motet.study.controls import sentences
+from motet.study.controls import corrected, sentences
 from motet.study.inference import sign_flip
-from motet.study.results import Groups, Notice, Run, Summary
+from motet.study.results import Groups, Notice, Partition, Run, Summary
 from motet.study.statistics import summarise
 from tests.study.runs import lower, study, tasks
 
@@ -72,7 +73,8 @@ def test_to_beat_a_control_with_fewer_steps_proves_nothing():
 def test_where_there_is_no_gain_there_is_nothing_to_explain_and_better_controls_are_named():
     text = said({"sum": 0, "groups": 0, "sum:steps=groups": -10})
     assert "is not shown to be better than the plain sum" in text
-    assert "so there is no gain to explain. sum:steps=groups (difference in Δm +" in text
+    assert "so no gain is established that needs explaining. sum:steps=groups (difference in Δm +" in text
+    assert "p = 0.008 uncorrected) is better than it" in text
     assert said({"sum": 0, "groups": 9}).startswith("groups is worse than the plain sum")
 
 
@@ -80,8 +82,101 @@ def test_where_there_is_no_gain_there_is_nothing_to_explain_and_better_controls_
 def test_too_few_seeds_claim_nothing(seeds):
     text = said({"sum": 0, "groups": -10, "sum:steps=groups": -10}, seeds=seeds)
     assert text.startswith(f"{seeds} seed")
-    assert "6 can" in text
+    assert "can't show a difference to the plain sum after Holm over 2 arms, however large; 7 can" in text
     assert "better than" not in text
+
+
+def test_p_against_the_sum_is_the_verdicts_and_p_against_a_control_is_named_uncorrected():
+    arms = {"sum": 0, "groups": -10, "sum:steps=groups": -2, "groups:random": 1}
+    found = summary(arms)
+    holm = next(arm.p_sum_holm for arm in found.arms if arm.arm == "groups")
+    text = sentences(found)["groups"]
+    assert holm == 3 * sign_flip(-np.ones(8))
+    assert f"p = {holm:.3f} after Holm over 3 arms)." in text
+    assert "sum:steps=groups (difference in Δm −" in text
+    assert text.count("p = 0.008 uncorrected)") == 2
+
+
+def test_a_gain_that_holm_does_not_leave_is_no_gain():
+    found = summary({"sum": 0, "groups": -10, "sum:steps=2": -2, "fair-grad": 1})
+    arms = [replace(arm, p_sum_holm=0.094) if arm.arm == "groups" else arm for arm in found.arms]
+    found = replace(found, arms=arms)
+    assert next(c for c in found.comparisons if c.control == "sum").better
+    assert not next(c for c in corrected(found) if c.control == "sum").better
+    text = sentences(found)["groups"]
+    assert text.startswith("groups is not shown to be better than the plain sum (difference in Δm −")
+    assert "p = 0.094 after Holm over 3 arms), so no gain is established" in text
+
+
+def test_seeds_that_holm_makes_too_few_are_called_so():
+    arms = {"sum": 0, "groups": -10, "sum:steps=2": -2, "fair-grad": 1}
+    assert "6 seeds can't show a difference to the plain sum after Holm over 3 arms, however large; 7 can" in said(
+        arms, seeds=6
+    )
+    assert "6 seeds can't" not in said({"sum": 0, "groups": -10}, seeds=6)
+
+
+ALL = {"sum": 0, "groups": -10, "sum:steps=groups": -2, "sum:epochs=groups": -1, "groups:random": 1}
+
+
+def with_groups(changed: dict[str, Callable[[int], Groups]], seeds: int = 8) -> Summary:
+    """`ALL`, with what each seed's run of an arm found of groups."""
+    runs = study(ALL, seeds, noise=0.5)
+    runs = [replace(run, groups=changed[run.arm](run.seed)) if run.arm in changed else run for run in runs]
+    runs = [replace(run, cost=replace(run.cost, updates=300)) for run in runs]
+    return summarise(tasks(3), runs, higher_is_better=lower(3))
+
+
+def grouped(warmup: int | None, *partitions: list[list[str]], batches: int = 100) -> Groups:
+    timeline = [Partition(10 * i, partition) for i, partition in enumerate(partitions)]
+    return Groups(["t0", "t1", "t2"], timeline, batches, warmup, 2.0, [[0.0] * 3] * 3, [[0] * 3] * 3, [[0.0] * 3] * 3)
+
+
+ALONE, PAIR, ONE = [["t0"], ["t1"], ["t2"]], [["t0", "t1"], ["t2"]], [["t0", "t1", "t2"]]
+
+
+@pytest.mark.parametrize("without", [8, 5])
+def test_where_most_runs_learnt_no_groups_that_is_all_that_is_said(without):
+    found = with_groups({"groups": lambda seed: grouped(None if seed < without else 20, ALONE)})
+    text = sentences(found)["groups"]
+    assert text.startswith(f"groups learnt no groups in {without} of 8 runs: training ended within its warm-up")
+    assert "nothing can be said of its groups" in text
+    assert "better" not in text
+    assert "sum:steps" not in text
+
+
+def test_where_a_few_runs_learnt_no_groups_that_comes_first():
+    text = sentences(with_groups({"groups": lambda seed: grouped(None if seed < 2 else 20, ALONE, PAIR)}))["groups"]
+    assert text.startswith("groups learnt no groups in 2 of 8 runs")
+    assert "every task is alone. groups is better than the plain sum" in text
+
+
+@pytest.mark.parametrize(("warmup", "cautious"), [(64, True), (50, False)])
+def test_a_warm_up_of_most_of_the_training_is_named(warmup, cautious):
+    text = sentences(with_groups({"groups": lambda _: grouped(warmup, ALONE, PAIR)}))["groups"]
+    assert ("The warm-up took 64 % of the batches of groups" in text) == cautious
+    assert ("warm-up" in text) == cautious
+
+
+@pytest.mark.parametrize("partition", [ALONE, ONE])
+def test_random_groups_that_divide_nothing_are_no_control(partition):
+    text = sentences(with_groups({"groups:random": lambda _: grouped(0, partition)}))["groups"]
+    assert "groups:random had every task alone or all in one group in 8 of 8 runs" in text
+    assert "no control of which tasks share a group" in text
+    assert "groups:random (difference" not in text
+    assert "dividing the tasks at all" not in text
+
+
+def test_random_groups_that_divide_nothing_in_a_few_runs_stay_a_control():
+    text = sentences(with_groups({"groups:random": lambda seed: grouped(0, ALONE if seed < 2 else PAIR)}))["groups"]
+    assert "groups:random (difference" in text
+    assert "in 2 of 8 runs, in which nothing about it is random." in text
+
+
+def test_steps_are_the_mean_over_seeds():
+    runs = [replace(r, cost=replace(r.cost, updates=(300, 300, 360)[r.seed])) for r in study({"sum": 0}, 3)]
+    arm = next(a for a in summarise(tasks(3), runs, higher_is_better=lower(3)).arms if a.arm == "sum")
+    assert arm.updates == 320
 
 
 def test_the_differences_are_those_of_the_verdict():

@@ -309,11 +309,12 @@ def _scale(shape: tuple[int, int], adjust: str | None) -> float:
 def _matrices_of_tasks(p: Tensor, given: Tensor | RankOne, group: Group) -> Tensor | RankOne:
     """The tasks' gradients of one parameter by its matrices: (K, parts, m, n), or rank-one."""
     parts, (m, n) = group["split"], _shape(p, group)
+    dtype = torch.promote_types(p.dtype, torch.float32)
     if not isinstance(given, RankOne):
         if len(given) < 1 or given[0].numel() != p.numel():
             raise ValueError(f"the tasks' gradients of a parameter {tuple(p.shape)} have shape {tuple(given.shape)}")
-        return given.detach().to(p.device).reshape(len(given), parts, m, n)
-    left, right = given.left.detach().to(p.device), given.right.detach().to(p.device)
+        return given.detach().to(p.device, dtype).reshape(len(given), parts, m, n)
+    left, right = given.left.detach().to(p.device, dtype), given.right.detach().to(p.device, dtype)
     if left.shape[1:] != (parts * m,) or right.shape[1:] != (n,) or len(left) != len(right) or not len(left):
         shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
         raise ValueError(f"a rank-one summary of {tuple(p.shape)} must be (K, {parts * m}) and (K, {n}), not {shapes}")

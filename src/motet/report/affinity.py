@@ -84,7 +84,7 @@ def _render(found: Measured, command: str) -> str:
         low=100 * LOW,
         high=100 * HIGH,
         timeline=_timeline(found),
-        maps=[_map(snapshot, found, groups, i) for i, snapshot in enumerate(found.snapshots)],
+        maps=[_map(snapshot, found, groups, i, _strongest(found)) for i, snapshot in enumerate(found.snapshots)],
         ahead=_ahead(found, groups),
         cosines=_cosines(found, groups),
         helping=_table(found.helping()),
@@ -111,7 +111,18 @@ def _timeline(found: Measured) -> Markup:
     return inline(figure, "timeline", "Proposed groups over time", " | ".join(", ".join(g.tasks) for g in found.groups))
 
 
-def _map(snapshot: Snapshot, found: Measured, groups: Sequence[Sequence[str]], place: int) -> Markup:
+def _strongest(found: Measured) -> float:
+    """The largest effect between tasks of all maps in per cent: of those that are clear, as others have no colour."""
+    apart = ~np.eye(len(found.tasks), dtype=bool)
+    sizes = [(np.abs(100 * _without(found, s.matrix))[apart], 200 * np.array(s.standard_errors)[apart])
+             for s in found.snapshots]  # fmt: skip
+    values, errors = (np.concatenate(part) for part in zip(*sizes, strict=True))
+    known = np.isfinite(values)
+    clear = known & (values > errors)
+    return float(values[clear if clear.any() else known].max(initial=0.0))
+
+
+def _map(snapshot: Snapshot, found: Measured, groups: Sequence[Sequence[str]], place: int, strongest: float) -> Markup:
     figure = affinity_map(
         found.tasks,
         100 * _without(found, snapshot.matrix),
@@ -121,9 +132,15 @@ def _map(snapshot: Snapshot, found: Measured, groups: Sequence[Sequence[str]], p
         detail=f"after {numbers.plural(snapshot.batch, 'batch').replace('batchs', 'batches')}",
         groups=groups,
         unit="per cent",
+        strongest=strongest,
+        missing=_missing(found),
     )
     words = "; ".join(f"{p.source} on {p.target} {sentences.percent(p.affinity, p.error)} %" for p in found.pairs[:20])
     return inline(figure, f"map-{place}", f"Affinity, {snapshot.name}", words if snapshot is found.late else "")
+
+
+def _missing(found: Measured) -> str:
+    return "share too little" if found.greyed else "not measured"
 
 
 def _ahead(found: Measured, groups: Sequence[Sequence[str]]) -> Markup | None:
@@ -139,6 +156,7 @@ def _ahead(found: Measured, groups: Sequence[Sequence[str]]) -> Markup | None:
         detail=f"{late.name}, by definition, on fixed batches",
         groups=groups,
         unit="per cent",
+        missing=_missing(found),
     )
     return inline(figure, "look-ahead", "Look-ahead affinity", "As the affinity map, by one plain gradient step.")
 

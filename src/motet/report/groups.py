@@ -11,25 +11,25 @@ from markupsafe import Markup, escape
 from motet.report import numbers
 from motet.report.figures.groups import affinity_map, group_timeline
 from motet.report.svg import inline
-from motet.study.controls import sentences
+from motet.study.controls import corrected, nothing_random, sentences, unlearnt
 from motet.study.results import SUM, ArmSummary, Groups, Run, Summary
 from motet.study.roles import EXPLAINED, Role, role
 
 _BREAKS = re.compile("([:,=+])")
 _BETWEEN = 3
 """From so many seeds on, standard errors are those between seeds."""
-CONTROLS: dict[Role, str] = {
-    "steps": "makes as many optimizer steps on every batch, for the plain sum. If it does as well, the additional "
-    "steps bring the gain.",
-    "epochs": "spends the additional steps on further epochs of the plain sum: about the same compute. If it does as "
-    "well, training longer brings the gain.",
-    "random": "has as many groups, drawn at random and kept. If it does as well, it does not matter which tasks share "
-    "a group.",
-    "fixed": "has the same groups from the first batch to the last. If it does as well, measuring and regrouping while "
-    "training add nothing.",
+_OF_CONTROLS: dict[Role, str] = {
+    "steps": "makes {steps} on the same batches, for the plain sum: a whole number of steps a batch, so not exactly as "
+    "many. If it does as well, the additional steps bring the gain.",
+    "epochs": "makes {steps} in further epochs of the plain sum: a whole number of times the epochs, so not exactly as "
+    "many. If it does as well, training longer brings the gain.",
+    "random": "has {groups} a batch, drawn at random and kept. If it does as well, it does not matter which tasks "
+    "share a group.",
+    "fixed": "has {groups} a batch, the same from the first batch to the last. If it does as well, measuring and "
+    "regrouping while training add nothing.",
 }
 """What each control takes away, for the reader."""
-_ORDER: list[Role | None] = [None, "groups", *CONTROLS]
+_ORDER: list[Role | None] = [None, "groups", *_OF_CONTROLS]
 _RELEASED = "one update a group of tasks, as the method's authors released it"
 
 
@@ -44,13 +44,14 @@ def section(summary: Summary, runs: Sequence[Run]) -> dict[str, Any] | None:
     learned = [arm for arm in of_arm if role(arm) == "groups"]
     rows = [arm for arm in summary.arms if arm.arm == SUM or arm.arm in of_arm or role(arm.arm)]
     rows.sort(key=lambda arm: _ORDER.index(role(arm.arm)))  # sort is stable: within a kind as in the other tables
-    kinds = dict.fromkeys(kind for arm in rows if (kind := role(arm.arm)) in CONTROLS)
+    arms = {arm.arm: arm for arm in summary.arms}
+    held = [arms[name] for name in learned if name in arms and not unlearnt(arms[name])]
     seeds = {arm: [run.seed for run in runs if run.arm == arm and run.groups is not None] for arm in of_arm}
     return {
         "learned": learned,
         "rows": [_row(arm, learned, summary) for arm in rows],
         "sentences": list(sentences(summary).values()),
-        "controls": [([a.arm for a in rows if role(a.arm) == kind], CONTROLS[kind]) for kind in kinds],
+        "controls": [(arm.arm, words) for arm in rows if (words := _purpose(arm, held))],
         "figures": [
             figure
             for i, arm in enumerate([arm for arm in of_arm if role(arm) in ("groups", None)] or of_arm)
@@ -73,8 +74,26 @@ def soft(name: str) -> Markup:
 
 
 def _row(arm: ArmSummary, learned: Sequence[str], summary: Summary) -> dict[str, Any]:
-    found = {c.arm: c for c in summary.comparisons if c.control == arm.arm}
-    return {"arm": arm, "against": [found.get(other) for other in learned]}
+    """Without comparisons that an arm which learnt no groups can't be held to."""
+    barren = {row.arm for row in summary.arms if unlearnt(row)}
+    found = {c.arm: c for c in corrected(summary) if c.control == arm.arm}
+    kept = {name: c for name, c in found.items() if name not in barren or c.control == SUM}
+    return {"arm": arm, "against": [kept.get(other) for other in learned]}
+
+
+def _purpose(arm: ArmSummary, learned: Sequence[ArmSummary]) -> str:
+    """What a control is for, with its own numbers beside those of the arms that it controls; "" for other arms."""
+    kind = role(arm.arm)
+    if kind not in _OF_CONTROLS:
+        return ""
+    steps = "; ".join(f"{row.arm}: {numbers.plain(row.updates, 0)}" for row in learned)
+    groups = "; ".join(f"{row.arm}, after its warm-up: {numbers.plain(row.groups, 1)}" for row in learned)
+    if nothing_random(arm):
+        return f"had every task alone or all in one group in {arm.undivided} of {arm.seeds} runs: it tests nothing."
+    return _OF_CONTROLS[kind].format(
+        steps=f"{numbers.plain(arm.updates, 0)} optimizer steps" + (f" ({steps})" if steps else ""),
+        groups=f"{numbers.plain(arm.groups, 1)} groups" + (f" ({groups})" if groups else ""),
+    )
 
 
 def _timeline(arm: str, seed: int, groups: Groups, i: int) -> Markup:

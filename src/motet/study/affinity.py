@@ -17,10 +17,14 @@ result says each of them:
   batches alone: on yeast, maps of other seeds differ three times as much. The errors here have both in them.
 """
 
+import json
 import math
+import shlex
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +51,12 @@ LEAST_MEASUREMENTS = 20
 SIGNIFICANCE = 1.0
 """Standard errors that an affinity must be above zero to join two tasks: as in `GroupedUpdates`."""
 DRAWS = 500
+SEEDS = 2**32
+"""Seeds are below this."""
+_NAMED = 5
+"""Pairs that a sentence names at most."""
+_ARMS = ("groups", "sum:steps=groups", "sum:epochs=groups", "groups:random")
+"""What a proposal must beat: groups that are learnt on the way, and the controls."""
 _PRIOR = 4
 """Degrees of freedom that all pairs together lend to the spread of one pair over seeds, of which there are few."""
 
@@ -59,7 +69,7 @@ class Source:
         loop: Model, losses and batches.
         title: A line for the report.
         data: Where the data come from.
-        command: What to run next.
+        command: The comparison that takes the proposed groups as an arm, without its arms; empty if there is none.
         notes: Of the data.
         rows: Training rows with labels of both tasks, by pair: (K, K) in the order of the losses. None if not known.
     """
@@ -110,7 +120,7 @@ def of_problem(problem: Problem, seed: int, named: str | None = None) -> Source:
         Loop(model, losses, batches, optimizer, model.trunk),
         problem.title,
         problem.source,
-        f"motet compare {named or problem.name} --arms groups",
+        f"motet compare {named or problem.name}",
         (*data.notes, *([problem.caution] if problem.caution else [])),
         _shared_rows(data),
     )
@@ -136,6 +146,7 @@ def measure(
     decay: float | None = None,
     estimator: Estimator = "pairwise",
     tick: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Measured:
     """Train and measure; see the module's docstring for how.
 
@@ -146,14 +157,17 @@ def measure(
     Args:
         make: From a seed to what is trained with it, anew for each training.
         runs: Trainings, with the seeds ``seed``, ``seed + 1``, …
-        epochs: Passes over the batches in each. Default: as many as give 300 batches, and no more of a longer pass.
+        epochs: Passes over the batches in each. Default: 300 batches, or 10 passes where these are fewer batches, but
+            60 batches at least.
         seed: Of the first training.
         decay: Rate at which the affinity forgets, by measurement. Default: a memory of a third of a training.
         estimator: "pairwise" updates each task alone, "regression" random groups.
         tick: Called after each batch with the number done and to do, of all trainings.
+        say: Called before training with a sentence on what can't be measured, if there is anything.
 
     Raises:
-        ValueError: for fewer than two tasks, no batches, options out of range, and losses that break down.
+        ValueError: for fewer than two tasks, no batches, too few rows for any pair, options out of range, and losses
+            that break down.
         KeyboardInterrupt: if stopped before anything was measured. Stopped later, it returns what was measured: of
             whole trainings, or of the first as far as it came.
     """
@@ -162,6 +176,8 @@ def measure(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if decay is not None and not 0 < decay < 1:
         raise ValueError(f"decay is the weight of a new measurement and must lie between 0 and 1, not {decay}")
+    if not 0 <= seed <= SEEDS - runs:
+        raise ValueError(f"seed must lie between 0 and {SEEDS - runs} with {runs} trainings, not {seed}")
     start, done, interrupted = time.perf_counter(), list[Measuring](), ""
     with torch.random.fork_rng(devices=[]):
         for run in range(runs):
@@ -175,6 +191,8 @@ def measure(
             # A problem's model is small, and fastest on one thread.
             with single_thread() if source.rows is not None else nullcontext():
                 one = Measuring(source.loop, epochs, seed + run, decay, estimator, advance)
+                if not run and (warning := _unmeasurable(one.tasks, source.rows)) and say is not None:
+                    say(warning)
                 try:
                     one.run()
                 except KeyboardInterrupt:
@@ -182,9 +200,11 @@ def measure(
                     if not done and not (one.affinity.counts.numpy() >= LEAST_MEASUREMENTS).any():
                         raise
                     where = f"training {run + 1} of {runs}, after {one.done} of {one.total} batches"
-                    interrupted = f"Interrupted in {where}, {'which do not count' if done else 'all that there are'}."
+                    kept = f", which do not count: the map is from {_whole(run)} alone"
+                    interrupted = f"Interrupted in {where}{kept if done else ': the map is from these alone'}."
                     if not done:
-                        one.look()
+                        with undisturbed():
+                            one.look()
                         done.append(one)
                     break
             if done and one.tasks != done[0].tasks:
@@ -193,7 +213,49 @@ def measure(
                     "every training must have the same"
                 )
             done.append(one)
-        return _Result(source, done, seed, interrupted, time.perf_counter() - start).measured(estimator, runs)
+        with undisturbed():
+            return _Result(source, done, seed, interrupted, time.perf_counter() - start).measured(estimator, runs)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C, so that a second one doesn't lose what the first one left to be written."""
+    if threading.current_thread() is not threading.main_thread():  # Elsewhere signals neither arrive nor can be set.
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+def _whole(trainings: int) -> str:
+    return "the whole training before" if trainings == 1 else f"the {trainings} whole trainings before"
+
+
+def _unmeasurable(tasks: Sequence[str], rows: list[list[int]] | None) -> str:
+    """Which pairs share too few rows to be measured, known before any training.
+
+    Raises:
+        ValueError: if all do.
+    """
+    if rows is None:
+        return ""
+    pairs = [(rows[i][j], tasks[i], tasks[j]) for i in range(len(tasks)) for j in range(i + 1, len(tasks))]
+    few = [f"{one} and {other} ({count})" for count, one, other in pairs if count < LEAST_ROWS]
+    if len(few) == len(pairs):
+        raise ValueError(
+            f"no two tasks have labels in {LEAST_ROWS} training rows in common, and with fewer no pair can be "
+            f"measured: there are at most {max(pairs)[0]}. More rows are needed, or tasks that are labelled together"
+        )
+    if not few:
+        return ""
+    shown = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if len(few) > _NAMED else "")
+    return (
+        f"{len(few)} of {len(pairs)} pairs of tasks can't be measured, as they have labels in fewer than {LEAST_ROWS} "
+        f"training rows in common: {shown}."
+    )
 
 
 class _Result:
@@ -224,11 +286,11 @@ class _Result:
         return Measured(
             title=self.source.title,
             source=self.source.data,
-            command=self.source.command,
+            command=self._command(bool(pairs)),
             tasks=names,
             snapshots=snapshots,
             timeline=[Groups(batch, self._named(self._propose(view))) for batch, view in self.looks.items()],
-            groups=[_sure(group, names, together) for group in self._propose(self.last)],
+            groups=[_sure(group, names, together, self.thin) for group in self._propose(self.last)],
             together=together.tolist(),
             undecided=[(names[i], names[j], float(together[i, j])) for i, j in above if LOW < together[i, j] < HIGH],
             pairs=pairs,
@@ -266,12 +328,36 @@ class _Result:
         if len(self.done) == 1:
             notes.append("One training alone: the errors know nothing of what another seed would change.")
         notes += list(dict.fromkeys(note for one in self.done for note in one.notes))
+        notes += self._changed()
         if overshoot:
             notes.append(
                 f"Steps for {', '.join(overshoot)} mostly raise the loss of that same task: the learning rate "
                 f"({self.done[0].lr:.2g}) is too high to measure it by, and its row and column mean little."
             )
         return [*notes, *self.source.notes]
+
+    def _changed(self) -> list[str]:
+        """A note if the middle of the training would have proposed other groups."""
+        middle = next((batch for batch, name in self.done[0].points.items() if name == "middle"), None)
+        if middle not in self.looks or middle == self.last.batch:
+            return []
+        # Pairs that were left out at the end are left out here, and no others: the errors know how few there are.
+        before = self._named(self._propose(self.looks[middle], self.thin))
+        after = self._named(self._propose(self.last))
+        if before == after:
+            return []
+        was, now = ("; ".join(" + ".join(group) for group in groups) for groups in (before, after))
+        return [
+            f"The proposal depends on how long is trained: after {middle} batches it would be {was}, and after "
+            f"{self.last.batch} it is {now}."
+        ]
+
+    def _command(self, measured: bool) -> str:
+        """The comparison with the proposal as an arm, by the tasks' numbers."""
+        if not self.source.command or not measured:
+            return ""
+        fixed = f"groups:fixed={json.dumps(self._propose(self.last), separators=(',', ':'))}"
+        return f"{self.source.command} --arms {shlex.quote(fixed)} {' '.join(_ARMS)}"
 
     def _overshoots(self, late: Snapshot, i: int) -> bool:
         """Whether a task's own steps raise its own loss. The pairwise rule drops such values, so that they are missing
@@ -307,13 +393,13 @@ class _Result:
         np.fill_diagonal(few, False)
         return few
 
-    def _known(self, view: View) -> tuple[Floats, Floats]:
+    def _known(self, view: View, thin: NDArray[np.bool_] | None = None) -> tuple[Floats, Floats]:
         """The map and its errors, with nothing known of thin pairs."""
-        thin = self._thin(view)
+        thin = self._thin(view) if thin is None else thin
         return np.where(thin, np.nan, view.matrix), np.where(thin, np.inf, view.errors)
 
-    def _propose(self, view: View) -> list[list[int]]:
-        matrix, errors = self._known(view)
+    def _propose(self, view: View, thin: NDArray[np.bool_] | None = None) -> list[list[int]]:
+        matrix, errors = self._known(view, thin)
         return partition(matrix, "correlation", standard_errors=errors, significance=SIGNIFICANCE, seed=self.seed)
 
     def _named(self, groups: Sequence[Sequence[int]]) -> list[list[str]]:
@@ -393,9 +479,12 @@ def _disagreements(pairs: Sequence[Pair]) -> list[tuple[Pair, str]]:
     return sorted(found, key=lambda item: -abs(item[0].affinity) / max(item[0].error, 1e-300))
 
 
-def _sure(group: Sequence[int], names: Sequence[str], together: Floats) -> Sure:
+def _sure(group: Sequence[int], names: Sequence[str], together: Floats, thin: NDArray[np.bool_]) -> Sure:
     inside = [(float(together[i, j]), i, j) for i in group for j in group if i < j]
     outside = [(float(together[i, j]), i, j) for i in group for j in range(len(names)) if j not in group]
     least, *weakest = min(inside, default=(math.nan,))
     most, *neighbour = max(outside, default=(0.0,))
-    return Sure([names[i] for i in group], least, [names[i] for i in weakest], most, [names[i] for i in neighbour])
+    known = any(not thin[i, j] for i in group for j in range(len(names)) if i != j)
+    return Sure(
+        [names[i] for i in group], least, [names[i] for i in weakest], most, [names[i] for i in neighbour], known
+    )

@@ -16,6 +16,7 @@ from motet.study.sentences import (
     agreement,
     by_chance,
     cost,
+    parted,
     percent,
     proof,
     proposal,
@@ -100,8 +101,10 @@ def summary(console: Console, found: Measured, said: Collection[str] = ()) -> No
             lines.append(f"· {one} and {other}: {100 * share:.0f} %\n")
         if len(found.undecided) > _MOST:
             lines.append(f"· … and {len(found.undecided) - _MOST} more\n")
-    lines.append("\n" + proof(found))
+    lines.append("\n" + " ".join(filter(None, (parted(found), proof(found, "the command below")))))
     console.print(Panel(lines, title=Text(proposal(found), style="bold"), width=80))
+    if found.command:  # Alone on its line and never broken, to be copied.
+        console.print(Text(found.command + "\n"), soft_wrap=True)
     for note in [note for note in found.notes if note not in said]:
         console.print(Text(f"Note: {note}"))
     console.print(Text(f"Cost: {cost(found)}"))

@@ -86,6 +86,7 @@ class Sure:
         weakest: That pair.
         outside: The largest share of draws in which a member is together with a task outside.
         neighbour: That member and that task.
+        known: Whether anything was measured between a member and any other task.
     """
 
     tasks: list[str]
@@ -93,6 +94,7 @@ class Sure:
     weakest: list[str]
     outside: float
     neighbour: list[str]
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Measured:
     Attributes:
         title: What was measured.
         source: Where the data come from.
-        command: What to run to see whether the groups are of use.
+        command: What to run to test the proposal; empty where no command can, or there is no proposal.
         tasks: Their names.
         snapshots: In order of time; the last is what everything below is told from.
         timeline: The proposed groups over time.

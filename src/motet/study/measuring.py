@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from motet.grouping.affinity import Affinity
@@ -26,7 +28,11 @@ Estimator = Literal["pairwise", "regression"]
 Floats = NDArray[np.float64]
 
 BATCHES = 300
-"""Length of a training where nothing is said: each pair has about as many measurements."""
+"""Length of a training where nothing is said, unless `EPOCHS` are fewer: each pair has nearly as many measurements."""
+EPOCHS = 10
+"""Passes over the batches after which a model may know its rows by heart, and tasks conflict for that reason."""
+LEAST_BATCHES = 60
+"""With fewer batches nothing can be told from noise, whatever their number of epochs."""
 _STEP = 1 / 3
 _MEMORY = 3.0
 _POINTS = (("early", 0.1), ("middle", 0.5), ("late", 1.0))
@@ -78,10 +84,18 @@ class Measuring:
         self.loop, self.tick = loop, tick
         self.notes: list[str] = []
         self.loop.model.train()
-        self.length = len(self.loop.batches) if isinstance(self.loop.batches, Sized) else None
-        if epochs is not None and self.length is None:
-            self.length = sum(1 for _ in self.loop.batches)
-        self.total = BATCHES if epochs is None else epochs * (self.length or 0)
+        self.length = _length(self.loop.batches, whole=epochs is not None)
+        if epochs is not None:
+            self.total = epochs * (self.length or 0)
+        else:
+            most = BATCHES if self.length is None else EPOCHS * self.length
+            self.total = min(BATCHES, max(LEAST_BATCHES, most))
+        if self.length and self.total > EPOCHS * self.length:
+            self.notes.append(
+                f"Each training was {self.total / self.length:.0f} passes over its {self.length} "
+                f"{'batch' if self.length == 1 else 'batches'}, more than {EPOCHS}: late in it the model may know its "
+                "rows by heart, and tasks then conflict that would not on new data."
+            )
         self.fixed = _first(self.loop.batches, min(_PROBES, self.total))
         self.tasks, self.shared = self._look()
         optimizer = self.loop.optimizer or torch.optim.AdamW(self.loop.model.parameters(), lr=_LR)
@@ -138,7 +152,15 @@ class Measuring:
         everything = list(self.loop.model.parameters())
         for batch in self.fixed:
             with untouched(everything):
+                # One without its size yet gets it in the first call.
+                watched = [p for p in everything if p.requires_grad and not is_lazy(p)]
+                before = _state(watched)
                 found = self._losses(batch)
+                if _state(watched) != before:
+                    raise ValueError(
+                        "the losses change gradients or parameters: they must only compute, and call neither "
+                        "backward() nor an optimizer, which is done for them"
+                    )
                 names |= dict.fromkeys(found)
                 present = [loss for loss in found.values() if loss is not None and loss.requires_grad]
                 common |= {id(leaf): leaf for leaf in owned(present, set())[1]} if present else {}
@@ -156,17 +178,30 @@ class Measuring:
         return list(names), shared
 
     def _losses(self, batch: Any) -> Mapping[str, Tensor | None]:
+        given = self._given(batch)
+        return given if isinstance(given, Mapping) else given[0]
+
+    def _given(self, batch: Any) -> Mapping[str, Tensor | None] | tuple[Mapping[str, Tensor | None], Any]:
+        """What the loop's losses return, if it is what they must."""
         given = self.loop.losses(batch)
-        losses = given[0] if isinstance(given, tuple) and len(given) == 2 else given
+        losses: Any = given[0] if isinstance(given, tuple) and len(given) == 2 else given
         if not isinstance(losses, Mapping):
             raise ValueError(
                 f"the losses must be a dict {{task: scalar}}, alone or with the features, not {type(losses).__name__}"
             )
-        return losses
+        for task, loss in losses.items():
+            if loss is None or (isinstance(loss, Tensor) and loss.numel() == 1):
+                continue
+            kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"the loss of {task!r} must be a tensor with one number, or None where the batch has no label of it, "
+                f"not {kind}: hand over what backward() would be called on, without .item() or float()"
+            )
+        return given
 
     def _step(self, batch: Any) -> None:
         try:
-            step = self.updates.step(lambda: self.loop.losses(batch))
+            step = self.updates.step(lambda: self._given(batch))
         except NonFiniteError as error:
             raise ValueError(
                 f"training broke down at batch {self.done + 1}: the loss or gradient of "
@@ -228,10 +263,28 @@ def _for_measuring(optimizer: Optimizer, notes: list[str]) -> float:
     notes.append(
         f"For measuring, {kind} ran with a third of its learning rate ({lr * _STEP:.2g} and not {lr:.2g})"
         + (f" and without momentum ({momentum[0]} is what it has)" if momentum else "")
-        + ": momentum would credit a task with what others' gradients did before, and long steps measure curvature. "
-        "Signs carry over to ordinary training, sizes do not."
+        + ": long steps measure curvature"
+        + (", and momentum would credit a task with what others' gradients did before" if momentum else "")
+        + ". Signs usually carry over to ordinary training, sizes do not."
     )
     return lr * _STEP
+
+
+def _length(batches: Iterable[Any], *, whole: bool) -> int | None:
+    """How many batches there are. Where that must be counted, and not to the ``whole`` end, None stands for many."""
+    if isinstance(batches, Sized):
+        return len(batches)
+    enough = None if whole else BATCHES // EPOCHS + 1
+    count = sum(1 for _ in islice(batches, enough))
+    return None if count == enough else count
+
+
+def _state(parameters: Iterable[Tensor]) -> list[tuple[int, int | None, int | None]]:
+    """What changes when a parameter or its gradient does."""
+    return [
+        (p._version, None if p.grad is None else id(p.grad), None if p.grad is None else p.grad._version)
+        for p in parameters
+    ]
 
 
 def _first(batches: Iterable[Any], count: int) -> list[Any]:

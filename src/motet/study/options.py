@@ -1,6 +1,7 @@
 """The options of the commands, as the command line and its help have them."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -89,7 +90,8 @@ class Affinity(Tasks):
     problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE|MODULE:FACTORY")]
     """A problem's name, a CSV or Parquet file, or a function of your own code that returns a motet.Loop."""
     epochs: OpenInt = None
-    """Passes over the training rows. Default: as many as give 300 batches, and no more than those of a longer pass."""
+    """Passes over the training rows. Default: 300 batches, or 10 passes where these are fewer, but at least 60 batches.
+    """
     runs: int = 3
     """Trainings with other seeds, of which the map is the mean. One alone does not know how sure it is."""
     seed: int = 0
@@ -178,15 +180,30 @@ def check_affinity(options: Affinity) -> None:
         raise ValueError(f"--runs must be at least 1, not {options.runs}")
     if options.decay is not None and not 0 < options.decay < 1:
         raise ValueError(f"--decay must lie between 0 and 1, not {options.decay}")
-    check_report(options.out)
+    if not 0 <= options.seed <= 2**32 - options.runs:
+        raise ValueError(
+            f"--seed must be a whole number from 0 to {2**32 - options.runs} with --runs {options.runs}, "
+            f"not {options.seed}"
+        )
+    check_report(options.out, "page")
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, what: str = "report") -> None:
     """Before training, and not after it."""
-    if path.is_dir():
-        raise ValueError(f"the report can't be written: {path} is a folder, name a file in it")
-    if not path.resolve().parent.is_dir():
-        raise ValueError(f"the report can't be written: there is no folder {path.resolve().parent}")
+    failed = f"the {what} can't be written"
+    try:
+        if path.is_dir():
+            raise ValueError(f"{failed}: {path} is a folder, name a file in it")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{failed}: {path} is a device or a pipe, name a file")
+        if not path.resolve().parent.is_dir():
+            raise ValueError(f"{failed}: there is no folder {path.resolve().parent}")
+        # Rights, names too long and a disk that is read-only are all seen by trying, beside the file that may be there.
+        trial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(f"{failed}: {path.absolute().parent} takes no such file ({error.strerror})") from error
 
 
 def rule(options: Compare) -> Rule | None:

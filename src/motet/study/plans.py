@@ -144,10 +144,19 @@ def read_grouped(text: str, rest: str, route: str) -> tuple[str, Grouped]:
     """
     first, _, more = rest.partition(",")
     bare = first.strip().lower()
+    if bare and "=" not in bare:
+        _check_bare(text, bare)
     kind: Literal["learned", "released", "fixed", "random"] = "learned"
     if bare in ("released", "random"):
         kind, rest = ("released" if bare == "released" else "random"), more
-    given = read_options(text, rest)
+    late = [word for word in map(str.strip, more.lower().split(",")) if word in ("released", "random")]
+    given = {} if late else read_options(text, rest)
+    chosen = [bare] if kind != "learned" else []
+    chosen += [name for name in (first.partition("=")[0].strip(), *given) if name in ("fixed", "random")] + late
+    if len(chosen := list(dict.fromkeys(chosen))) > 1:
+        raise ValueError(f"arm {text!r}: {' and '.join(chosen)} are different ways to group: keep one")
+    if late:
+        raise ValueError(f"arm {text!r}: {late[0]} stands first, as in groups:{late[0]},decay=0.1")
     groups: tuple[tuple[int, ...], ...] = ()
     number = None
     if kind == "learned" and "fixed" in given:
@@ -155,7 +164,10 @@ def read_grouped(text: str, rest: str, route: str) -> tuple[str, Grouped]:
     elif kind == "learned" and "random" in given:
         kind, number = "random", _number(text, "random", given.pop("random"))
     if isinstance(name := given.get("method"), str):
-        given["method"] = methods.entry(name).name
+        try:
+            given["method"] = methods.entry(name).name
+        except ValueError as error:
+            raise ValueError(f"arm {text!r}: {error}") from None
     options = canonical(given, {} if kind == "released" else _defaults())
     _check_options(text, kind, dict(options))
     head = {
@@ -180,6 +192,17 @@ def read_grouped(text: str, rest: str, route: str) -> tuple[str, Grouped]:
 def _defaults() -> dict[str, Any]:
     parameters = inspect.signature(GroupedUpdates).parameters
     return {name: parameter.default for name, parameter in parameters.items() if name not in _OBJECTS}
+
+
+def _check_bare(text: str, word: str) -> None:
+    """Whether what stands alone behind ``groups:`` is a way to group."""
+    kinds = ("released", "random", "fixed")
+    if word == "fixed":
+        _partition(text, None)
+    if word not in kinds:
+        near = difflib.get_close_matches(word, kinds, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "write its options as name=value, separated by commas"
+        raise ValueError(f"arm {text!r}: {word!r} is no way to group: {hint}")
 
 
 def _check_options(text: str, kind: str, options: dict[str, Any]) -> None:

@@ -200,11 +200,17 @@ class ArmSummary:
     step_length: float
     parameters: int
     updates: float = math.nan
-    """Optimizer steps of one seed's training; NaN where an arm's runs did not count them."""
+    """Optimizer steps of one seed's training, the mean over seeds; NaN where an arm's runs did not count them."""
     forwards: float = math.nan
     """Forward passes of one seed's training, likewise."""
     groups: float = math.nan
-    """Groups updated in a batch, the mean over seeds; NaN where there are none."""
+    """Groups updated in a batch after the warm-up, the mean over seeds; NaN where there are none."""
+    unlearnt: int = 0
+    """Seeds whose training ended within the warm-up, before any groups were learnt."""
+    warmup: float = math.nan
+    """Share of the batches that the warm-up took, the mean over the other seeds; NaN where there are none."""
+    undivided: int = 0
+    """Seeds in which every task was alone, or all were in one group, from the first batch to the last."""
 
 
 @dataclass(frozen=True)

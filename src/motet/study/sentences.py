@@ -4,6 +4,10 @@ import math
 
 from motet.study.measured import HIGH, LOW, Measured, Sure, is_clear
 
+RULE = (
+    "Groups have the largest sum of clear affinities (over 1 SE). A clearly negative pair is kept apart; an unclear "
+    "pair may still share a group through a third task."
+)
 _NEVER = 0.01
 """A share of draws below this is not worth a word."""
 
@@ -20,6 +24,8 @@ def percent(value: float, error: float) -> str:
 
 def proposal(found: Measured) -> str:
     """The groups in one line."""
+    if not found.pairs:
+        return "No proposal"
     count, alone = len(found.groups), sum(len(group.tasks) == 1 for group in found.groups)
     if count == 1:
         return "Proposed: all tasks in one group"
@@ -30,6 +36,8 @@ def proposal(found: Measured) -> str:
 
 def sureness(group: Sure) -> str:
     """How sure one proposed group is."""
+    if not group.known:
+        return f"not known: too little was measured between {' + '.join(group.tasks)} and any other task"
     other = " with ".join(group.neighbour)
     if math.isnan(group.together):
         if group.outside < _NEVER:
@@ -51,6 +59,8 @@ def sureness(group: Sure) -> str:
 def by_chance(found: Measured) -> str:
     """How many pairs have a clear sign, and how many would have without any effect."""
     pairs = [pair for pair in found.pairs if math.isfinite(pair.error)]
+    if not pairs:
+        return "No pair could be measured."
     helping, hurting = len(found.helping()), len(found.hurting())
     return (
         f"Of {len(pairs)} directed pairs {helping} clearly help and {hurting} clearly hurt; without any effect "
@@ -77,23 +87,45 @@ def agreement(found: Measured) -> str:
     return f"Of the pairs with a clear sign in both, the affinity's sign agrees {' and '.join(parts)}."
 
 
-def proof(found: Measured) -> str:
-    """What a map is worth, and what would show more."""
+def parted(found: Measured) -> str:
+    """Why the strongest of the helping pairs that are in two groups is so, if one task is the reason; else nothing."""
+    home = {task: group.tasks for group in found.groups for task in group.tasks}
+    best = next((pair for pair in found.helping() if pair.target not in home[pair.source]), None)
+    if best is None:
+        return ""
+    most = " most" if best == found.helping()[0] else ""
+    hurting = {(pair.source, pair.target) for pair in found.hurting()}
+    for other in home[best.target]:
+        if {(best.source, other), (other, best.source)} <= hurting:
+            return (
+                f"{best.source} helps {best.target}{most}, but {best.source} and {other} hurt each other, and "
+                f"{best.target} can be in one group only: it is with {other}."
+            )
+    return ""
+
+
+def proof(found: Measured, named: str = "") -> str:
+    """What a map is worth, and what tests it: the command itself, or as it is ``named`` where it stands elsewhere."""
+    if not found.pairs:
+        return "No pair of tasks was measured, so there are no groups to test."
     said = (
         "Affinity is measured on training losses. It is no proof that training in these groups gives better results "
         "on new data"
     )
     if found.command:
-        return f"{said}: `{found.command}` shows that."
-    return f"{said}: train with motet.GroupedUpdates and compare with the plain sum on validation data, over seeds."
+        return f"{said}: {named or f'`{found.command}`'} tests that."
+    return (
+        f"{said}. `motet compare` can't test that for a loop of one's own: train with motet.GroupedUpdates and compare "
+        "with the plain sum on validation data, over seeds."
+    )
 
 
 def cost(found: Measured) -> str:
     """Batches, passes and time."""
     c, runs = found.cost, found.settings["trainings"]
     return (
-        f"{c['batches']:,.0f} batches of {runs} training{'' if runs == 1 else 's'}, {c['updates']:,.0f} updates, "
-        f"{c['passes_per_batch']:.1f} passes a batch where ordinary training has one; {c['seconds']:.1f} s, "
+        f"{runs} training{'' if runs == 1 else 's'} of {c['batches'] / runs:,.0f} batches, {c['updates']:,.0f} "
+        f"updates, {c['passes_per_batch']:.1f} passes a batch where ordinary training has one; {c['seconds']:.1f} s, "
         f"of which {c['seconds_of_probes']:.1f} s for look-ahead and cosines."
     )
 

@@ -14,7 +14,7 @@ from motet.study import caveats
 from motet.study.inference import Observed, Values, observe
 from motet.study.judgement import Evidence, above, adjusted_p, below
 from motet.study.pairing import Paired, listed, mean, pair
-from motet.study.results import SINGLE, SUM, ArmSummary, Comparison, Interval, Rule, Run, RunCost, Summary
+from motet.study.results import SINGLE, SUM, ArmSummary, Comparison, Groups, Interval, Rule, Run, RunCost, Summary
 from motet.study.roles import role
 from motet.study.verdict import decide
 
@@ -47,7 +47,8 @@ def summarise(
     broke down in a seed.
 
     Mean ranks are those of the mean changes, single-task left out, over the arms of the table. Costs are medians
-    over the arm's paired seeds. All reasons for leaving something out are among the verdict's reasons.
+    over the arm's paired seeds, numbers of optimizer steps and forward passes are means. All reasons for leaving
+    something out are among the verdict's reasons.
 
     Arms that learn groups are also compared with each of their controls, by the same differences of Δm, intervals and
     tests as with the sum. The tests are not adjusted for their number: a gain is the grouping's only if *every* control
@@ -81,6 +82,7 @@ def summarise(
     ranks = _ranks({arm: observed[arm].tasks for arm in shared})
     rows = []
     for arm, o in observed.items():
+        found = [run.groups for run in paired.runs[arm].values() if run.groups]
         worst, change = Evidence(arm, o.delta_m, o.over_sum, o.tasks).worst if arm != SINGLE else ("", 0.0)
         rows.append(
             ArmSummary(
@@ -105,9 +107,12 @@ def summarise(
                 backwards_per_step=_median(cost.backwards_per_step for cost in costs[arm]),
                 step_length=_median(cost.step_length for cost in costs[arm]),
                 parameters=_parameters(costs[arm]),
-                updates=_median(float(cost.updates or math.nan) for cost in costs[arm]),
-                forwards=_median(float(cost.forwards or math.nan) for cost in costs[arm]),
-                groups=mean(np.array([run.groups.mean for run in paired.runs[arm].values() if run.groups])),
+                updates=mean(np.array([cost.updates or math.nan for cost in costs[arm]])),
+                forwards=mean(np.array([cost.forwards or math.nan for cost in costs[arm]])),
+                groups=mean(np.array([groups.mean for groups in found])),
+                unlearnt=sum(groups.warmup is None for groups in found),
+                warmup=mean(np.array([g.warmup / g.batches for g in found if g.warmup is not None and g.batches])),
+                undivided=sum(map(_undivided, found)),
             )
         )
     left_out = [f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()]
@@ -189,6 +194,12 @@ def _step_cost(own: Mapping[int, Run], the_sum: Mapping[int, Run]) -> float:
 
 def _interval(estimate: Observed) -> Interval:
     return Interval(estimate.mean, estimate.low, estimate.high)
+
+
+def _undivided(groups: Groups) -> bool:
+    return bool(groups.timeline) and all(
+        len(part.groups) == 1 or all(len(group) == 1 for group in part.groups) for part in groups.timeline
+    )
 
 
 def _parameters(costs: Sequence[RunCost]) -> int:

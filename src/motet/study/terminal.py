@@ -1,8 +1,10 @@
 """What the command line shows of a study: tables that fit 80 columns."""
 
 import math
+import re
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -13,26 +15,31 @@ from motet.study import controls
 from motet.study.results import SINGLE, SUM, Interval, Summary
 
 _STYLES = {"ADOPT": "green", "KEEP SUM": "blue", "KEEP SINGLE": "magenta", "UNDECIDED": "yellow"}
+_PIECE = re.compile("[^:,+@]*[:,+@]|[^:,+@]+")
+_WORD = re.compile("[^:,+@=_-]*[:,+@=_-]|[^:,+@=_-]+")
 
 
 def summary(console: Console, title: str, found: Summary, caution: str = "") -> None:
     """The arms' table, the rule, what the problem can't show, and the verdict."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for name in ("arm", "Δm %", "vs sum", "p", "worst task %", "step"):
+    names = ("arm", "Δm %", "vs sum", "p", "worst task %", "step")
+    for name in names:
         left = name in ("arm", "worst task %")
         # An arm's name is folded and never cut: two that differ in their last option would look the same.
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "arm", overflow="fold")
+    rows = []
     for arm in sorted(found.arms, key=lambda arm: arm.delta_m.mean):
         reference = arm.arm in (SINGLE, SUM)
         worst = f"{_clip(arm.worst_task, 12)} {_signed(arm.worst_change)}" if arm.arm != SINGLE else ""
-        table.add_row(
-            Text(arm.arm, style="bold" if arm.arm == found.verdict.arm else ""),
-            _interval(arm.delta_m) if arm.arm != SINGLE else "0",
-            _signed(arm.over_sum.mean) if arm.arm != SUM else "",
-            "" if reference else _p(arm.p_sum_holm),
-            Text(worst),
-            _times(arm.step_cost),
-        )
+        change = _interval(arm.delta_m) if arm.arm != SINGLE else "0"
+        over_sum = _signed(arm.over_sum.mean) if arm.arm != SUM else ""
+        p = "" if reference else _p(arm.p_sum_holm)
+        rows.append((arm.arm, change, over_sum, p, worst, _times(arm.step_cost)))
+    taken = sum(max(map(cell_len, column)) for column in list(zip(names, *rows, strict=True))[1:])
+    room = console.width - taken - 3 * len(names) + 1  # three spaces between columns, one at each edge
+    for label, *cells in rows:
+        folded = Text(_folded(label, room), style="bold" if label == found.verdict.arm else "")
+        table.add_row(folded, *map(Text, cells))
     console.print(table)
     console.print(
         "Δm: mean change against one model a task (stl), with its 95 % interval; positive\n"
@@ -61,6 +68,19 @@ def table_problem(console: Console, problem: TableProblem) -> None:
         console.print(Text(line))
     for warning in problem.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"))
+
+
+def _folded(label: str, width: int) -> str:
+    """An arm's label in lines that end behind its punctuation, so that no word is divided that fits a line."""
+    pieces = [
+        part for piece in _PIECE.findall(label) for part in (_WORD.findall(piece) if len(piece) > width else [piece])
+    ]
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _interval(value: Interval) -> str:

@@ -34,6 +34,8 @@ _TOP, _SIDE, _LETTERS = 66, 210, 13
 _CELL, _LEAST_CELL = 40.0, 9.0
 _NUMBERS_FIT = 26
 """Pixels of a cell that hold "−0.12"."""
+_LONG_NUMBERS_FIT = 39
+"""The same for "−0.012"."""
 _HEAD, _LANE, _FOOT, _RIGHT = 42, 19.0, 40, 42
 _LETTER_FITS = 15
 """Pixels of a stretch that hold the letter of its group."""
@@ -52,6 +54,8 @@ def affinity_map(
     significance: float = 2.0,
     least: int = 1,
     unit: str = "",
+    strongest: float | None = None,
+    missing: str = "not measured",
 ) -> Figure:
     """How much an update of each task (row) lowers the loss of each other one (column).
 
@@ -70,6 +74,9 @@ def affinity_map(
         significance: In standard errors.
         least: Fewer measurements than this are none.
         unit: What the values are, for the foot, as in "share of the loss".
+        strongest: The value of the fullest colour, for maps side by side; numbers then stand without a power of ten.
+            By default this map's own largest.
+        missing: What is wrong with the empty squares, for the foot.
 
     Raises:
         ValueError: if a matrix is not K×K, or the groups are no partition of the tasks.
@@ -86,9 +93,11 @@ def affinity_map(
     clear = measured & (True if errors is None else np.abs(values) > significance * np.where(errors > 0, errors, 0.0))
     values, measured, clear, names = values[pick], measured[pick], clear[pick], [tasks[i] for i in order]
     apart = ~np.eye(k, dtype=bool) & measured
-    largest = float(np.abs(values[apart if apart.any() else measured]).max(initial=0.0))
-    power = math.floor(math.log10(largest)) if largest > 0 else 0
-    power = 0 if -1 <= power <= 1 else power  # 0.1 … 99 stand as they are
+    own = float(np.abs(values[apart if apart.any() else measured]).max(initial=0.0))
+    largest = own if strongest is None else strongest
+    size = math.floor(math.log10(largest)) if largest > 0 else 0
+    power = 0 if -1 <= size <= 1 or strongest is not None else size  # 0.1 … 99 stand as they are
+    digits = min(6, max(2, 1 - size + power))
 
     cell = max(min(_CELL, _SIDE / k), _LEAST_CELL)
     side, left = cell * k, 22 + column(names, _LETTERS)
@@ -112,7 +121,7 @@ def affinity_map(
                 ax.add_patch(Rectangle((j, i), 1 - gap, 1 - gap, lw=0, color=GRID))
             if cell >= _NUMBERS_FIT:
                 place, colour = (j + 0.5 - gap / 2, i + 0.5), INK if clear[i, j] else MUTED
-                words = _number(value / 10.0**power)
+                words = _number(value / 10.0**power, digits if cell >= _LONG_NUMBERS_FIT else 2)
                 ax.text(*place, words, ha="center", va="center_baseline", fontsize=SMALL, color=colour)
     start = 0
     for block in blocks:
@@ -123,9 +132,9 @@ def affinity_map(
     _names(panel, names, left, cell)
     foot = _TOP + side + 16
     scale = f" · 10{_raised(power)}" if power else ""
-    _scale(panel, left, foot, plain(largest / 10.0**power, 2) + scale)
+    _scale(panel, left, foot, plain(largest / 10.0**power, digits) + scale)
     said = [f"row: task updated; column: task affected{f'; {unit}' if unit else ''}"]
-    for i, words in enumerate(said + _grey(measured, clear, significance)):
+    for i, words in enumerate(said + _grey(measured, clear, significance, missing)):
         panel.text(0, foot + 18 + 16 * i, words)
     return panel.figure
 
@@ -229,21 +238,21 @@ def _scale(panel: Panel, left: float, y: float, largest: str) -> None:
     panel.text(left + 78, y, f"helps, ±{largest}")
 
 
-def _grey(measured: np.ndarray, clear: np.ndarray, significance: float) -> list[str]:
+def _grey(measured: np.ndarray, clear: np.ndarray, significance: float, missing: str) -> list[str]:
     apart = ~np.eye(len(measured), dtype=bool)
     pairs, none, doubtful = int(apart.sum()), int((apart & ~measured).sum()), int((apart & measured & ~clear).sum())
     if not pairs:
         return []
     if not none and not doubtful:
         return [f"all {pairs} effects are clear of zero"]
-    said = [f"pale grey: {none} of {pairs} pairs not measured"] if none else []
+    said = [f"pale grey: {none} of {pairs} pairs {missing}"] if none else []
     near = f"{doubtful} of {pairs} pairs within {significance:g} standard errors of zero"
     return said + ([f"grey: {near}"] if doubtful else [])
 
 
-def _number(value: float) -> str:
-    """Four characters and a sign, whatever its size."""
-    return plain(value, 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0)
+def _number(value: float, digits: int = 2) -> str:
+    """Four characters and a sign, whatever its size; one more where three digits are asked for."""
+    return plain(value, min(digits, 3) if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0)
 
 
 def _raised(power: int) -> str:
