@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from motet.optim.momentum import AdaptiveMomentum, Group, active, entries, store
+from motet.optim.momentum import AdaptiveMomentum, Group, active, completed, entries, store
 
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
@@ -96,6 +96,13 @@ class APTAdamW(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {name: self.__dict__[name] for name in ("adaptive",)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
+        super().load_state_dict(completed(self, state_dict))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

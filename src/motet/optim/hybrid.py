@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from motet.optim.adamw import APTAdamW
-from motet.optim.momentum import AdaptiveMomentum, Group
+from motet.optim.momentum import AdaptiveMomentum, Group, active
 from motet.optim.muon import APTMuon
 from motet.optim.preservation import EffectiveRank, RankOne
 
@@ -132,6 +132,10 @@ class Hybrid(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            part = self._parts[group["optimizer"]]
+            if isinstance(part, APTAdamW):  # Moments that were there before know how full they are.
+                part._prepare(group, active(group))
         names = [BUFFERS[group["optimizer"]] for group in self.param_groups]
         betas = self.adaptive.betas(self.param_groups, self.state, names)
         given = _Given({id(group): row for group, row in zip(self.param_groups, betas, strict=True)})

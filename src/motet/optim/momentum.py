@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 Group = dict[str, Any]
 
@@ -349,3 +350,12 @@ def store(group: Group, name: str, js: list[int], values: Tensor) -> None:
     for j, value in zip(js, values, strict=True):
         rows[j] = value
     group[name] = torch.stack(rows)
+
+
+def completed(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A state whose groups lack options, as torch's own optimizers' do, with those of this optimizer's groups."""
+    groups = state["param_groups"]
+    if len(groups) != len(optimizer.param_groups):
+        return state  # torch says what is wrong.
+    own = [{name: group[name] for name in optimizer.defaults if name in group} for group in optimizer.param_groups]
+    return state | {"param_groups": [mine | given for mine, given in zip(own, groups, strict=True)]}

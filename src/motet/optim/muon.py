@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from motet.optim import preservation
-from motet.optim.momentum import AdaptiveMomentum, Group, active, name_of
+from motet.optim.momentum import AdaptiveMomentum, Group, active, completed, name_of
 from motet.optim.newton_schulz import COEFFICIENTS, EPS, STEPS, newton_schulz
 from motet.optim.preservation import EffectiveRank, RankOne
 
@@ -130,6 +130,20 @@ class APTMuon(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {
+            name: self.__dict__[name]
+            for name in (
+                "adaptive",
+                "batch",
+                "record",
+            )
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
+        super().load_state_dict(completed(self, state_dict))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

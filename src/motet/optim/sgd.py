@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from motet.optim.adamw import fusable, laid_out
-from motet.optim.momentum import AdaptiveMomentum, Group, active
+from motet.optim.momentum import AdaptiveMomentum, Group, active, completed
 
 
 class APTSGD(Optimizer):
@@ -81,6 +81,13 @@ class APTSGD(Optimizer):
             self.param_groups.pop()
             raise
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {name: self.__dict__[name] for name in ("adaptive",)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
+        super().load_state_dict(completed(self, state_dict))
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("adaptive", AdaptiveMomentum(starts_full=True))
@@ -108,9 +115,11 @@ class APTSGD(Optimizer):
                 wanted = group["fused"] is not False and not group["foreach"] and p.device.type == "cpu"
                 if wanted and fusable(p, m):
                     number = group["momentum"] if beta is None else float(beta)
-                    fused.setdefault((number, first, p.dtype), []).append(p)
-                else:
-                    _update(group, p, m, beta, first)
+                    if number:
+                        fused.setdefault((number, first, p.dtype), []).append(p)
+                        continue
+                    # torch's kernel takes no momentum of 0 together with a buffer.
+                _update(group, p, m, beta, first)
             for (number, first, _), params in fused.items():
                 torch._fused_sgd_(
                     params,
