@@ -1,18 +1,17 @@
 """The page of ``motet affinity``: which tasks help which, as one HTML file."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from motet.report import numbers
 from motet.report.figures.cosines import cosine_matrices
 from motet.report.figures.groups import affinity_map, group_timeline
+from motet.report.file import environment, write_page
 from motet.report.svg import inline
 from motet.study import sentences
 from motet.study.measured import HIGH, LOW, Measured, Pair, Snapshot
@@ -20,8 +19,6 @@ from motet.study.provenance import versions
 from motet.study.results import Cosines, Run, RunCost
 
 _HERE = Path(__file__).parent
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters that HTML forbids, or that UTF-8 can't write."""
 _ROWS = 40
 """Pairs that a table shows at most."""
 _SECTIONS = {
@@ -50,53 +47,38 @@ def write(path: str | Path, found: Measured, command: str = "") -> Path:
     Raises:
         IsADirectoryError: if the path is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name the file that the page shall be written to")
-    page = _CONTROL.sub("�", _render(found, command))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_page(path, "page", _render, found, command)
 
 
 def _render(found: Measured, command: str) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     groups = [group.tasks for group in found.groups]
-    return environment.get_template("affinity.html.j2").render(
-        css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        n=numbers,
-        say=sentences,
-        sections=_SECTIONS,
-        found=found,
-        joined="; ".join(" + ".join(group) for group in groups if 1 < len(group) < len(found.tasks)),
-        low=100 * LOW,
-        high=100 * HIGH,
-        timeline=_timeline(found),
-        maps=[_map(snapshot, found, groups, i, _strongest(found)) for i, snapshot in enumerate(found.snapshots)],
-        ahead=_ahead(found, groups),
-        cosines=_cosines(found, groups),
-        helping=_table(found.helping()),
-        hurting=_table(found.hurting()),
-        rows=found.pairs[0].rows is not None if found.pairs else False,
-        provenance={
-            "command": command,
-            "data": found.source,
-            **found.settings,
-            "cost": sentences.cost(found),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        },
+    return (
+        environment()
+        .get_template("affinity.html.j2")
+        .render(
+            css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+            n=numbers,
+            say=sentences,
+            sections=_SECTIONS,
+            found=found,
+            joined="; ".join(" + ".join(group) for group in groups if 1 < len(group) < len(found.tasks)),
+            low=100 * LOW,
+            high=100 * HIGH,
+            timeline=_timeline(found),
+            maps=[_map(snapshot, found, groups, i, _strongest(found)) for i, snapshot in enumerate(found.snapshots)],
+            ahead=_ahead(found, groups),
+            cosines=_cosines(found, groups),
+            helping=_table(found.helping()),
+            hurting=_table(found.hurting()),
+            rows=found.pairs[0].rows is not None if found.pairs else False,
+            provenance={
+                "command": command,
+                "data": found.source,
+                **found.settings,
+                "cost": sentences.cost(found),
+                "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+            },
+        )
     )
 
 

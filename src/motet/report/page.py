@@ -1,12 +1,9 @@
 """The report as one HTML file: what the page shows, in plain values; how it looks is the template's."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from motet.metrics.tasks import METRICS
@@ -15,13 +12,12 @@ from motet.report import groups, momentum, numbers
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
 from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
+from motet.report.file import environment, write_page
 from motet.report.svg import inline
 from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
 
 _HERE = Path(__file__).parent
 _EXPLAINED = {SINGLE: "one model a task", SUM: "plain sum of the losses"}
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters that HTML forbids, or that UTF-8 can't write."""
 _SECTIONS = {
     "arms": "Arms",
     "changes": "Changes by task",
@@ -68,18 +64,7 @@ def write(
         ValueError: if summary and tasks do not name the same tasks, or a task's metric is unknown.
         IsADirectoryError: if the path is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name the file that the report shall be written to")
-    page = _CONTROL.sub("�", _render(title, problem, tasks, summary, runs, provenance))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page, encoding="utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_page(path, "report", _render, title, problem, tasks, summary, runs, provenance)
 
 
 def _render(
@@ -97,47 +82,45 @@ def _render(
     by_name = {task.name: task for task in tasks}
     ordered = [by_name[name] for name in worst_first(summary)]
     arms = {arm.arm: arm for arm in summary.arms}
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     streams = uneven(runs)
     optional = {"groups": groups.section(summary, runs), "momentum": momentum.section(runs)}
     rival = arms.get(SUM) if summary.verdict.arm != SUM else None
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        n=numbers,
-        side=_side,
-        few=_few,
-        sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
-        explained=_EXPLAINED | groups.explained(summary.arms),
-        **optional,
-        soft=groups.soft,
-        problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
-        tasks=tasks,
-        arms=summary.arms,
-        verdict=summary.verdict,
-        rule=summary.rule,
-        chosen=arms.get(summary.verdict.arm),
-        sum_time=rival.total_seconds if rival else None,
-        sum_memory=rival.peak_memory_mib if rival else None,
-        keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
-        one_scale=share_scale(summary),
-        forest=_forest(summary, ordered),
-        table=[_row(task, summary, runs) for task in ordered],
-        cost=_cost(summary),
-        curves=_curves(runs, ordered),
-        cosines=_cosines(runs),
-        weights=_weights(runs, streams),
-        even=[name for name in names if name not in streams and name != SINGLE and any(r.arm == name for r in runs)],
-        warnings=_warnings(runs),
-        provenance=provenance,
-        run_ids=_run_ids(runs),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+            n=numbers,
+            side=_side,
+            few=_few,
+            sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
+            explained=_EXPLAINED | groups.explained(summary.arms),
+            **optional,
+            soft=groups.soft,
+            problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
+            tasks=tasks,
+            arms=summary.arms,
+            verdict=summary.verdict,
+            rule=summary.rule,
+            chosen=arms.get(summary.verdict.arm),
+            sum_time=rival.total_seconds if rival else None,
+            sum_memory=rival.peak_memory_mib if rival else None,
+            keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
+            one_scale=share_scale(summary),
+            forest=_forest(summary, ordered),
+            table=[_row(task, summary, runs) for task in ordered],
+            cost=_cost(summary),
+            curves=_curves(runs, ordered),
+            cosines=_cosines(runs),
+            weights=_weights(runs, streams),
+            even=[
+                name for name in names if name not in streams and name != SINGLE and any(r.arm == name for r in runs)
+            ],
+            warnings=_warnings(runs),
+            provenance=provenance,
+            run_ids=_run_ids(runs),
+        )
     )
 
 
