@@ -413,6 +413,14 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
     torch.testing.assert_close(one.affinity.matrix, two.affinity.matrix, rtol=1e-4, atol=1e-6)
 
 
+def test_one_closure_may_stand_for_several_micro_batches() -> None:
+    model, numbers = Heads(), iter(range(8))
+    updates = GroupedUpdates(TASKS, SGD(model.parameters(), lr=0.1), grouping=PAIRS)
+    step = updates.step([lambda: model.losses(*batch(next(numbers) % 2))] * 2)
+    assert step.passes == 2
+    assert len(step.groups) == 2
+
+
 def test_a_scaler_changes_nothing_where_nothing_overflows() -> None:
     plain, scaled = Heads(), Heads()
     one = GroupedUpdates(TASKS, AdamW(plain.parameters(), lr=1e-2), grouping=PAIRS)

@@ -97,7 +97,7 @@ class Batch:
         for part, closure in enumerate(self.closures):
             # The backward pass belongs to it: checkpointed modules run forward in it once more.
             with owner._replay.passing(part):
-                losses, features = self.pending or self._forward(closure)
+                losses, features = self.pending or self._forward(closure, part)
                 values = self._agreed(self._values(losses), place)
                 self._check(values, group)
                 if owner.measure == "features" and self.measures and self.first is None and not parts:
@@ -140,13 +140,17 @@ class Batch:
             )
         return values
 
-    def _forward(self, closure: Closure) -> tuple[dict[str, Tensor], Any]:
+    def _forward(self, closure: Closure, part: int) -> tuple[dict[str, Tensor], Any]:
         given = closure()
-        self.passes += closure is self.closures[0]
+        self.passes += part == 0
         found = self._read(given)
         owner = self.owner
-        new = not self.number and closure is self.closures[0]
-        if new and owner.idle == "still" and any(p.grad is not None for p in owner._parameters()):
+        if (
+            self.number == part == 0
+            and not self.done
+            and owner.idle == "still"
+            and any(p.grad is not None for p in owner._parameters())
+        ):
             raise ValueError("the closure has called backward: let it only compute the losses and return them")
         return found
 
