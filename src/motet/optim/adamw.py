@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
-from motet.optim.momentum import AdaptiveMomentum, Group, active, completed, entries, store
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, entries, store
 
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
 
-class APTAdamW(Optimizer):
+class APTAdamW(Adapting):
     r"""AdamW whose β₁ falls when the gradient turns, so that a multi-task method's gradient is not averaged away.
 
         m_t = β_t m_{t-1} + (1-β_t) d_t,            m̂_t = m_t / (1 - Π_{s≤t} β_s),
@@ -96,20 +96,6 @@ class APTAdamW(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: self.__dict__[name] for name in ("adaptive",)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
-        super().load_state_dict(completed(self, state_dict))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__dict__.setdefault("adaptive", AdaptiveMomentum())
-        for group in self.param_groups:
-            for option, value in self.defaults.items():
-                group.setdefault(option, value)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

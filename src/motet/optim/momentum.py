@@ -352,10 +352,32 @@ def store(group: Group, name: str, js: list[int], values: Tensor) -> None:
     group[name] = torch.stack(rows)
 
 
-def completed(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A state whose groups lack options, as torch's own optimizers' do, with those of this optimizer's groups."""
-    groups = state["param_groups"]
-    if len(groups) != len(optimizer.param_groups):
-        return state  # torch says what is wrong.
-    own = [{name: group[name] for name in optimizer.defaults if name in group} for group in optimizer.param_groups]
-    return state | {"param_groups": [mine | given for mine, given in zip(own, groups, strict=True)]}
+class Adapting(Optimizer):
+    """What the adaptive optimizers share: states from elsewhere, and copies that keep how they work."""
+
+    kept: tuple[str, ...] = ("adaptive",)
+    """Attributes that a copy takes along."""
+
+    def fresh(self) -> dict[str, Any]:
+        """Attributes of an optimizer that has none, as one from a pickle of an older version."""
+        return {"adaptive": AdaptiveMomentum()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
+        groups = state_dict["param_groups"]
+        if len(groups) == len(self.param_groups):  # Else torch says what is wrong.
+            own = [{name: group[name] for name in self.defaults if name in group} for group in self.param_groups]
+            filled = [mine | given for mine, given in zip(own, groups, strict=True)]
+            state_dict = state_dict | {"param_groups": filled}
+        super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {name: self.__dict__[name] for name in self.kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name, value in self.fresh().items():
+            self.__dict__.setdefault(name, value)
+        for group in self.param_groups:
+            for option, value in self.defaults.items():
+                group.setdefault(option, value)

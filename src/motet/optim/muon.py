@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
 from motet.optim import preservation
-from motet.optim.momentum import AdaptiveMomentum, Group, active, completed, name_of
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, name_of
 from motet.optim.newton_schulz import COEFFICIENTS, EPS, STEPS, newton_schulz
 from motet.optim.preservation import EffectiveRank, RankOne
 
@@ -24,7 +24,7 @@ _SMALL = 1 << 16
 """On a CPU matrices up to this size gain from one batched product; larger ones occupy it alone."""
 
 
-class APTMuon(Optimizer):
+class APTMuon(Adapting):
     r"""Muon whose momentum forgets when the gradient turns, and whose update keeps the tasks' directions.
 
     For a matrix θ with the gradient D_t that a multi-task method made of the tasks',
@@ -131,29 +131,12 @@ class APTMuon(Optimizer):
             self.param_groups.pop()
             raise
 
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {
-            name: self.__dict__[name]
-            for name in (
-                "adaptive",
-                "batch",
-                "record",
-            )
-        }
+    kept = ("adaptive", "batch", "record")
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
-        super().load_state_dict(completed(self, state_dict))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        fresh: dict[str, Any] = {"adaptive": AdaptiveMomentum(), "batch": None, "record": False, "_said": False}
-        fresh |= {"effective_ranks": {}, "_tasks": {}}
-        for name, value in fresh.items():
-            self.__dict__.setdefault(name, value)
-        for group in self.param_groups:
-            for option, value in self.defaults.items():
-                group.setdefault(option, value)
+    def fresh(self) -> dict[str, Any]:
+        """As `Adapting.fresh`."""
+        own: dict[str, Any] = {"batch": None, "record": False, "_said": False, "effective_ranks": {}, "_tasks": {}}
+        return super().fresh() | own
 
     def task_gradients(
         self, gradients: Tensor | Mapping[Tensor, Tensor | RankOne], parameters: Sequence[Tensor] | None = None

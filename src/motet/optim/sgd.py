@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
 from motet.optim.adamw import fusable, laid_out
-from motet.optim.momentum import AdaptiveMomentum, Group, active, completed
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active
 
 
-class APTSGD(Optimizer):
+class APTSGD(Adapting):
     r"""SGD with an averaged momentum whose β falls when the gradient turns.
 
         d_t = gradient + λ θ_{t-1},   m_1 = d_1,   m_t = β_t m_{t-1} + (1-β_t) d_t,   θ_t = θ_{t-1} - lr m_t,
@@ -81,19 +81,9 @@ class APTSGD(Optimizer):
             self.param_groups.pop()
             raise
 
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: self.__dict__[name] for name in ("adaptive",)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
-        super().load_state_dict(completed(self, state_dict))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__dict__.setdefault("adaptive", AdaptiveMomentum(starts_full=True))
-        for group in self.param_groups:
-            for option, value in self.defaults.items():
-                group.setdefault(option, value)
+    def fresh(self) -> dict[str, Any]:
+        """As `Adapting.fresh`."""
+        return {"adaptive": AdaptiveMomentum(starts_full=True)}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
