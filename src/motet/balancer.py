@@ -76,10 +76,10 @@ class Balancer:
         iterations: Products with the Gram matrix a step on the probe route. One is the route's idea; K make it exact.
         audit_every: Every so many steps compute the exact Gram matrix too and report in `BalancerStep.audit`, and in
             the log, how far the route's is from it. Such a step costs as much as one on the exact route on top.
-        on_gradients: Called in every step, once ``.grad`` is written, with the tasks' own gradients and the shared
-            parameters that they are of: (K, P) for all tasks known, with zeros for absent ones, overwritten by the next
-            step. It is for optimizers that look at them: ``on_gradients=optimizer.task_gradients``. Only the exact
-            route has them, so "auto" takes it.
+        on_gradients: Called in every step that has a task, once ``.grad`` is written, with the tasks' own gradients and
+            the shared parameters that they are of: (K, P) for all tasks known, with zeros for absent ones, overwritten
+            by the next step. It is for optimizers that look at them: ``on_gradients=optimizer.task_gradients``. Only
+            the exact route has them, so "auto" takes it.
 
     Cost:
         One transfer of K numbers from the device a step, to check the losses. On a route one more for the gradients,

@@ -390,6 +390,17 @@ def test_a_gradient_that_is_not_finite_acts_as_in_torch_and_never_on_beta(bad):
     assert torch.equal(ours[1].isfinite(), theirs[1].isfinite())
 
 
+def test_a_learning_rate_in_a_tensor_never_leaves_the_device_either():
+    for make in (APTAdamW, APTSGD):
+        params = parameters()
+        optimizer = make(params, lr=0.1, beta_min=0.5, foreach=True)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            optimizer.param_groups[0]["lr"] = torch.tensor(0.1) * torch.rand(())
+            for p in params:
+                p.grad = torch.randn(p.shape)
+            optimizer.step()
+
+
 @pytest.mark.parametrize("make", [APTAdamW, APTSGD])
 @pytest.mark.parametrize("options", [{}, {"rule": "A7"}, {"scope": "tensor"}, {"reference": "momentum"}])
 def test_beta_never_leaves_the_device_in_the_plain_operations(make, options):

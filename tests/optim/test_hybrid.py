@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.testing import assert_close
 
@@ -338,3 +339,174 @@ def test_groups_of_plain_parameters_are_adamws():
     optimizer = Hybrid(model.parameters(), adamw={"lr": 0.01})
     reference = APTAdamW(mlp().parameters(), lr=0.01)
     assert all(torch.equal(a, b) for a, b in zip(train(optimizer, 3), train(reference, 3), strict=True))
+
+
+class Layered(nn.Module):
+    """Attributes as given, in their order."""
+
+    def __init__(self, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+
+def whys(model, **options):
+    return {route.name: route.reason for route in muon_for(model, 1e-3, **options).routes if len(route.shape) > 1}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("head_a", "head_b"),
+        ("task_heads", "aux_head"),
+        ("headDepth", "headNormals"),
+        ("classifier", "predictor"),
+        ("pred1", "predictions"),
+        ("lm_head", "classifiers"),
+    ],
+)
+def test_heads_are_known_by_their_names_and_the_table_says_by_which(names):
+    one, two = names
+    layers = {one: nn.ModuleList([nn.Linear(8, 8)]), "trunk": mlp()[:3], two: nn.Linear(8, 8), "late": nn.Linear(8, 8)}
+    model = Layered(first=nn.Linear(5, 8), **layers)
+    found = whys(model)
+    assert {name: why for name, why in found.items() if why.startswith("head")} == {
+        f"{one}.0.weight": f"head, by the name {one!r}",
+        f"{two}.weight": f"head, by the name {two!r}",
+    }
+    assert found["late.weight"] == found["trunk.2.weight"] == "hidden matrix"
+    heads = {p for name in names for p in getattr(model, name).parameters()}
+    [group] = [g for g in muon_for(model, 1e-3, apt=True).param_groups if g["beta_min"] is None]
+    assert set(group["params"]) == heads
+
+
+@pytest.mark.parametrize("name", ["overhead", "attention_head", "predecessor", "multihead_attn", "heading"])
+def test_other_names_are_no_heads(name):
+    model = Layered(first=nn.Linear(5, 8), **{name: nn.Linear(8, 8)}, mix=nn.Linear(8, 8), last=nn.Linear(8, 2))
+    assert set(muons(model)) == {f"{name}.weight", "mix.weight"}
+
+
+def test_the_heads_of_an_attention_and_a_name_for_the_whole_model_are_no_heads():
+    block = Layered(attn=Layered(heads=nn.ModuleList([nn.Linear(8, 8)])), mix=nn.Linear(8, 8))
+    model = Layered(predictor=Layered(first=nn.Linear(5, 8), block=block, last=nn.Linear(8, 2)))
+    assert set(muons(model)) == {"predictor.block.attn.heads.0.weight", "predictor.block.mix.weight"}
+
+
+def test_layers_beside_the_last_that_feed_no_layer_are_heads_too():
+    model = Layered(trunk=mlp()[:3], mix=nn.Linear(8, 8), depth=nn.Linear(8, 3), normals=nn.Linear(8, 2))
+    assert {name: why for name, why in whys(model).items() if why.startswith("head")} == {
+        "depth.weight": "head: no layer takes its 3 outputs",
+        "normals.weight": "head: the last layer",
+    }
+    towers = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, k)) for k in (1, 2, 3)])
+    model = Layered(trunk=mlp()[:3], towers=towers)
+    assert set(muons(model)) == {"trunk.2.weight", "towers.0.0.weight", "towers.1.0.weight", "towers.2.0.weight"}
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(3)])
+    assert len(muons(Layered(first=nn.Linear(5, 8), blocks=blocks))) == 5  # All but the very last.
+
+
+def test_what_the_caller_says_of_heads_outdoes_every_name():
+    model = Layered(trunk=mlp()[:3], head=nn.Linear(8, 8), out=nn.Linear(8, 8))
+    found = whys(model, heads=model.out)
+    assert found["head.weight"] == "hidden matrix"
+    assert found["out.weight"] == "head, as given"
+    assert whys(model, inputs=model.trunk)["trunk.2.weight"] == "first layer, as given"
+
+
+def test_a_transformer_splits_its_projections():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            self.qkv, self.kv, self.proj = nn.Linear(8, 24), nn.Linear(8, 16), nn.Linear(8, 8)
+            self.in_proj = nn.Linear(8, 20)  # Not three times as many rows.
+
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+    model = Layered(
+        embed=nn.Linear(5, 8), blocks=nn.ModuleList([Block(), Block()]), encoder=encoder, head=nn.Linear(8, 8)
+    )
+    expected = {f"blocks.{i}.{name}.weight": n for i in (0, 1) for name, n in (("qkv", 3), ("proj", 1), ("in_proj", 1))}
+    expected |= {f"blocks.{i}.kv.weight": 2 for i in (0, 1)}
+    rest = {"self_attn.in_proj_weight": 3, "self_attn.out_proj.weight": 1, "linear1.weight": 1, "linear2.weight": 1}
+    expected |= {f"encoder.layers.0.{name}": blocks for name, blocks in rest.items()}
+    optimizer = muon_for(model, 1e-3, splits={"blocks.*.kv": 2})
+    assert muons(model, splits={"blocks.*.kv": 2}) == expected
+    table = optimizer.routing()
+    assert "hidden matrix, 3 blocks by the name 'qkv'" in table
+    assert "hidden matrix, 2 blocks, as given" in table
+    assert muons(model, splits={"blocks.0.qkv.weight": 1})["blocks.0.qkv.weight"] == 1
+    assert muons(model, splits={"blocks.0.qkv.weight": 1})["blocks.1.qkv.weight"] == 3
+    train(optimizer, 2)
+
+
+def test_a_split_projection_moves_as_three_matrices():
+    whole = Layered(first=nn.Linear(5, 8), qkv=nn.Linear(8, 24, bias=False), out=nn.Linear(24, 2))
+    start = whole.qkv.weight.detach().clone()
+    parts = [nn.Parameter(part.clone()) for part in start.split(8)]
+    gradient = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    optimizer = muon_for(whole, 0.01)
+    whole.qkv.weight.grad = gradient
+    optimizer.step()
+    plain = APTMuon(parts, 0.01, adjust_lr_fn="match_rms_adamw", weight_decay=0.01)
+    for part, g in zip(parts, gradient.split(8), strict=True):
+        part.grad = g.clone()
+    plain.step()
+    assert_close(whole.qkv.weight.detach(), torch.cat([part.detach() for part in parts]), rtol=0, atol=1e-3)
+    assert not torch.equal(whole.qkv.weight, start)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"1": 0}, "must be a whole number of blocks"),
+        ({"1": True}, "must be a whole number of blocks"),
+        ({"1": 3}, "does not divide the 8 rows of 1.weight"),
+        ({"0": 2}, "names no parameter that goes to Muon"),
+        ({"qvk": 3}, "names no parameter that goes to Muon"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused_by_name(splits, message):
+    with pytest.raises(ValueError, match=message):
+        muon_for(nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 2)), 1e-3, splits=splits)
+
+
+def test_a_convolutional_net_keeps_its_first_layer_and_its_heads_from_muon():
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 16, 3))
+    model = Layered(trunk=trunk, mask_head=nn.Conv2d(16, 2, 1), depth_head=nn.Conv2d(16, 1, 1))
+    assert set(muons(model)) == {"trunk.3.weight", "trunk.4.weight"}
+    assert whys(model)["trunk.0.weight"] == "first layer"
+
+
+@pytest.mark.parametrize(("layer", "gates"), [(nn.GRU, 3), (nn.LSTM, 4), (nn.RNN, 1)])
+def test_recurrent_layers_split_their_gates_also_where_they_are_weight_normed(layer, gates):
+    def model(normed=False):
+        net = Layered(first=layer(5, 8, num_layers=2, bidirectional=True), head=nn.Linear(16, 2))
+        if normed:
+            parametrizations.weight_norm(net.first, "weight_hh_l0")
+            parametrizations.weight_norm(net.first, "weight_ih_l0")
+        return net
+
+    names = [f"first.weight_{kind}_l{i}{way}" for kind in ("hh", "ih") for i in (0, 1) for way in ("", "_reverse")]
+    hidden = dict.fromkeys((name for name in names if "ih_l0" not in name), gates)
+    assert muons(model()) == hidden
+    moved = "first.parametrizations.weight_hh_l0.original1"
+    assert muons(model(normed=True)) == {k: v for k, v in hidden.items() if k != "first.weight_hh_l0"} | {moved: gates}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_parametrised_layers_go_where_their_weights_would():
+    new, old = parametrizations.weight_norm, nn.utils.weight_norm
+    for norm, direction in ((new, "parametrizations.weight.original1"), (old, "weight_v")):
+        model = nn.Sequential(norm(nn.Linear(5, 8)), norm(nn.Linear(8, 8)), norm(nn.Linear(8, 2)))
+        assert set(muons(model)) == {f"1.{direction}"}
+        assert whys(model)[f"0.{direction}"] == "first layer"
+        assert whys(model)[f"2.{direction}"] == "head: the last layer"
+    model = nn.Sequential(
+        nn.Linear(5, 8),
+        parametrizations.spectral_norm(nn.Linear(8, 8)),
+        parametrizations.orthogonal(nn.Linear(8, 8)),
+        nn.Linear(8, 2),
+    )
+    found = whys(model)
+    assert found["1.parametrizations.weight.original"] == "hidden matrix"
+    assert found["2.parametrizations.weight.original"] == "parametrised by _Orthogonal"

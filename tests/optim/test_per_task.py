@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import Parameter
 from torch.testing import assert_close
 
+import motet
+from motet.optim.muon import APTMuon
 from motet.optim.per_task import AdaTask
 
 
@@ -117,3 +120,91 @@ def test_gradients_that_do_not_fit_are_refused():
     stepped(p, optimizer, torch.ones(2, 2))
     with pytest.raises(ValueError, match="it had 2 tasks, and is given 3"):
         stepped(p, optimizer, torch.ones(3, 2))
+
+
+def two_tasks(make, skip=(), clip=None, scaler=None, steps=6):
+    """Training by a Balancer; a scaler's factor changes on the way."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"trunk": nn.Linear(3, 4), "a": nn.Linear(4, 1), "b": nn.Linear(4, 1)}).double()
+    optimizer = make(model)
+    balancer = motet.Balancer("sum", tasks=["a", "b"], nonfinite="skip", on_gradients=optimizer.task_gradients)
+    for t in range(steps):
+        optimizer.zero_grad(set_to_none=t % 2 == 0)
+        z = model["trunk"](noise(t, 8, 3))
+        losses = {"a": (model["a"](z) - 1).square().mean(), "b": 3 * (model["b"](z) + 1).square().mean()}
+        if t in skip:
+            losses = {task: loss * torch.nan for task, loss in losses.items()}
+        elif scaler is not None:
+            losses = {task: scaler.scale(loss) for task, loss in losses.items()}
+        balancer.backward(losses, features=z)
+        if t not in skip and scaler is not None:
+            scaler.unscale_(optimizer)
+        if clip is not None:
+            clip(model)
+        if t in skip or scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update(2.0 ** (t + 3))
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def ada_task(model):
+    return AdaTask(model.parameters(), lr=0.05, eps=1e-3)
+
+
+def heavy_muon(model):
+    trunk = [model["trunk"].weight]
+    return APTMuon(trunk, lr=0.05, preserve=0.5, variant="L5", ns_dtype="float32", eps=0.0)
+
+
+@pytest.mark.parametrize("make", [ada_task, heavy_muon])
+def test_a_gradient_scalers_factor_does_not_reach_the_tasks_moments(make):
+    plain = two_tasks(make)
+    scaled = two_tasks(make, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    for p, q in zip(plain, scaled, strict=True):
+        assert_close(p, q, rtol=1e-6, atol=1e-9)
+
+
+def test_clipping_by_the_norm_clips_the_tasks_gradients_too():
+    def clip(model):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+
+    def small(model):
+        return AdaTask(model.parameters(), lr=0.05, eps=1.0)  # Steps in proportion to the gradients.
+
+    start = two_tasks(small, steps=0)
+    clipped, free = (
+        max(float((p - q).abs().max()) for p, q in zip(start, two_tasks(small, clip=how), strict=True))
+        for how in (clip, None)
+    )
+    assert clipped < 0.01 * free
+
+
+@pytest.mark.parametrize("make", [ada_task, heavy_muon])
+def test_what_is_no_one_factor_is_refused_once_and_said(make):
+    def clip(model):
+        torch.nn.utils.clip_grad_value_(model.parameters(), 0.1)
+
+    with pytest.raises(RuntimeError, match="changed by more than one factor"):
+        two_tasks(make, clip=clip)
+
+
+def test_a_batch_without_any_task_moves_nothing():
+    assert all(
+        torch.equal(p, q) for p, q in zip(two_tasks(ada_task, skip=(4, 5)), two_tasks(ada_task, steps=4), strict=True)
+    )
+    p = Parameter(torch.ones(2))
+    optimizer = AdaTask([p])
+    p.grad = torch.zeros(2)
+    optimizer.step()
+    assert torch.equal(p, torch.ones(2))
+    assert not optimizer.state
+
+
+def test_group_updates_which_hand_no_tasks_over_are_told_what_to_use():
+    trunk, heads = nn.Linear(3, 4), nn.ModuleDict({task: nn.Linear(4, 1) for task in "ab"})
+    optimizer = AdaTask([*trunk.parameters(), *heads.parameters()])
+    updates = motet.GroupedUpdates(["a", "b"], optimizer)
+    with pytest.raises(RuntimeError, match="GroupedUpdates has no such hook, .* give it AdamW"):
+        updates.step(lambda: {task: head(trunk(torch.ones(5, 3))).square().mean() for task, head in heads.items()})

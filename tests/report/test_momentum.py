@@ -81,7 +81,7 @@ def test_names_that_try_to_break_the_page_do_not(tmp_path):
 def test_a_figure_shows_shares_cosines_and_the_coefficient():
     _, _, runs = measured()
     shown = words(momentum_roles(runs, ["sum"]))
-    assert {"sum", "now", "5", "older", "0.10", "0.53", "−0.10"} <= set(shown)
+    assert {"sum", "now", "5", "all older", "0.10", "0.53", "−0.10"} <= set(shown)
 
 
 def test_all_arms_have_one_scale_of_shares_even_alone():

@@ -11,6 +11,7 @@ from motet.problems.base import Training
 from motet.study import caveats, fit
 from motet.study.arms import parse, parse_all
 from motet.study.catalogue import _MIXED, _OPTIMIZERS
+from motet.study.momentum import Watch
 from motet.study.optimizers import OPTIONS, PLAIN, Chosen, optimizer_of
 from motet.study.store import read_runs
 from motet.study.study import Study
@@ -62,6 +63,9 @@ def same(one, other):
         ("apt-adamw+groups:warmup=5", "apt-adamw+groups:warmup=5"),
         ("muon+sum:epochs=2", "muon+sum:epochs=2"),
         ("muon+prefer=(2,1)+mgda", "muon+prefer=[2,1]+mgda"),
+        ("muon(lr=1e-2)+sum", "muon(lr=0.01)+sum"),
+        ("adamw(beta=0.8,lr=.003)+fair-grad", "adamw(lr=0.003,beta=0.8)+fair-grad"),
+        ("ada-task(lr=1.0)+sum", "ada-task(lr=1)+sum"),
     ],
 )
 def test_one_way_of_training_has_one_label_that_reads_back_as_itself(text, label):
@@ -80,8 +84,13 @@ def test_a_prefix_that_changes_nothing_is_trained_once():
     [
         ("muno+sum", "did you mean 'muon'"),
         ("muno(beta=0.9)+sum", "no optimizer 'muno': did you mean 'muon'"),
-        ("muon(momentum=0.9)+sum", "muon has no option 'momentum': there are beta, preserve, variant"),
+        ("muon(momentum=0.9)+sum", "muon has no option 'momentum': there are lr, beta, preserve, variant"),
         ("adamw(beta_min=0.5)+sum", "adamw has no option 'beta_min': did you mean 'beta'"),
+        ("muon(lr=0)+sum", "lr must be positive and finite, not 0"),
+        ("adamw(lr=-1)+sum", "lr must be positive and finite, not -1"),
+        ("adamw(lr=1e999)+sum", "lr must be positive and finite"),
+        ("apt-muon(lr=high)+sum", "lr must be a number, not 'high'"),
+        ("apt-adamw(lr=None)+sum", "lr must be a number"),
         ("adamw(beta=1)+sum", r"beta must be in \[0, 1\)"),
         ("adamw(beta=high)+sum", "beta must be a number, not 'high'"),
         ("adamw(beta=True)+sum", "beta must be a number"),
@@ -130,6 +139,20 @@ def test_every_optimizer_takes_the_studys_learning_rate_and_decay_for_all_parame
     found = Chosen(name).make(model, Training(learning_rate=0.007, weight_decay=0.03))
     assert all((group["lr"], group["weight_decay"]) == (0.007, 0.03) for group in found.param_groups)
     assert {p for group in found.param_groups for p in group["params"]} == set(model.parameters())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_arm_may_have_a_learning_rate_of_its_own(name):
+    model = TINY.model(TINY.load(0), 0, DEEP)
+    found = parse(f"{name}(lr=0.02)+sum").optimizer.make(model, Training(learning_rate=0.007, weight_decay=0.03))
+    assert all((group["lr"], group["weight_decay"]) == (0.02, 0.03) for group in found.param_groups)
+
+
+def test_the_own_learning_rate_is_what_the_study_would_give():
+    given = trained("muon(lr=0.01)+sum")
+    assert given.run.arm == "muon(lr=0.01)+sum"
+    assert same(given, trained("muon+sum", replace(DEEP, learning_rate=0.01)))
+    assert not same(given, trained("muon+sum", replace(DEEP, learning_rate=0.02)))
 
 
 def test_momentum_of_the_trunk_adapts_and_that_of_the_heads_does_not():
@@ -206,6 +229,21 @@ def test_a_few_steps_are_measured_and_none_where_there_is_nothing_to_measure():
     assert trained("stl").run.momentum == trained("ada-task+sum").run.momentum == []
 
 
+def test_a_training_that_might_have_ended_is_measured_at_ever_longer_intervals():
+    p = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.SGD([p], lr=0.01, momentum=0.9)
+    watch = Watch(optimizer, [p], most=300, least=10)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        watch.look({"a": loss, "b": None})
+        loss.backward()
+        optimizer.step()
+    found = watch.found()
+    assert [row.step for row in found] == [10, 20, 40, 80, 160]
+    assert all(set(row.cosine_tasks) == {"a"} and len(row.shares) == 6 for row in found)
+
+
 def test_the_plain_sums_update_is_the_plain_sums():
     row = trained("adamw(beta=0.5)+sum").run.momentum[0]
     assert row.counterfactual == pytest.approx(0, abs=1e-3)
@@ -236,8 +274,26 @@ def test_the_caveat_names_no_arm_with_the_plain_optimizer_and_no_control_that_is
     assert " mgda" not in said
 
 
+def test_the_report_names_arms_with_a_learning_rate_of_their_own(tmp_path):
+    for arm, says in (
+        ("muon(lr=0.02)+sum", "One learning rate for all arms but muon(lr=0.02)+sum.</strong> An arm's prefix may set"),
+        ("muon+sum", "One learning rate for all arms.</strong> Arms differ"),
+    ):
+        study = Study(TINY, [arm], seeds=1, out=tmp_path / arm, training=replace(DEEP, epochs=1)).run()
+        study.report(tmp_path / "report.html")
+        assert says in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_caveat_names_arms_with_a_learning_rate_of_their_own():
+    arms = ["stl", "sum", "muon(lr=0.01)+sum", "muon(lr=0.01)+mgda", "muon+sum"]
+    other, rate = caveats.of_optimizers(arms)
+    assert "learning rate" not in other
+    assert rate.startswith("muon(lr=0.01)+sum and muon(lr=0.01)+mgda train at learning rates of their own")
+    assert "muon+sum," not in rate
+
+
 def test_the_catalogue_names_every_optimizer_and_how_to_tell_its_gain_apart():
     assert [name for name, *_ in _OPTIMIZERS] == list(OPTIONS)
-    for label in ("muon+sum", "muon+fair-grad", "apt-adamw+fair-grad"):
+    for label in ("muon+sum", "muon+fair-grad", "apt-adamw+fair-grad", "muon(lr=0.01)+sum"):
         assert label in _MIXED
         assert parse(label).label == label

@@ -143,7 +143,7 @@ class APTAdamW(Adapting):
                     [],
                     steps,
                     foreach=None if fused else group["foreach"],
-                    fused=fused,
+                    fused=True if fused else None if group["fused"] is None else False,
                     amsgrad=False,
                     beta1=group["betas"][0],
                     beta2=group["betas"][1],
@@ -200,22 +200,31 @@ class APTAdamW(Adapting):
         params, grads, exp_avgs, exp_avg_sqs, steps = self._lists(group, js)
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
-        fresh1, fresh2, weight, square_weight = (
+        keep1, fresh1, keep2, fresh2, weight, square_weight = (
             [x.to(p.device, torch.promote_types(p.dtype, torch.float32)) for x, p in zip(column, params, strict=True)]
-            for column in (1 - rows[:, 0], 1 - rows[:, 1], rows[:, 2], rows[:, 3])
+            for column in (rows[:, 0], 1 - rows[:, 0], rows[:, 1], 1 - rows[:, 1], rows[:, 2], rows[:, 3])
         )
-        lr = float(group["lr"])
+        lr, decay = group["lr"], group["weight_decay"]
         torch._foreach_add_(steps, 1)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        for moments, new, fresh in ((exp_avgs, grads, fresh1), (exp_avg_sqs, torch._foreach_mul(grads, grads), fresh2)):
-            change = torch._foreach_sub(new, moments)
-            torch._foreach_mul_(change, fresh)
-            torch._foreach_add_(moments, change)
+        if isinstance(lr, Tensor):
+            torch._foreach_mul_(params, [(1 - lr * decay).to(p.device) for p in params])
+        else:
+            torch._foreach_mul_(params, 1 - lr * decay)
+        # A sum of products: β of zero must leave nothing of a long memory, which a difference would round off.
+        squares = torch._foreach_mul(grads, grads)
+        for moments, new, keep, fresh in ((exp_avgs, grads, keep1, fresh1), (exp_avg_sqs, squares, keep2, fresh2)):
+            torch._foreach_mul_(moments, keep)
+            torch._foreach_add_(moments, torch._foreach_mul(new, fresh))
         denominator = torch._foreach_div(exp_avg_sqs, square_weight)
         torch._foreach_sqrt_(denominator)
         torch._foreach_add_(denominator, group["eps"])
         torch._foreach_mul_(denominator, weight)
-        torch._foreach_addcdiv_(params, exp_avgs, denominator, value=-lr)
+        if isinstance(lr, Tensor):  # No number is read from its device.
+            step = torch._foreach_div(exp_avgs, denominator)
+            torch._foreach_mul_(step, [lr.to(p.device) for p in params])
+            torch._foreach_sub_(params, step)
+        else:
+            torch._foreach_addcdiv_(params, exp_avgs, denominator, value=-lr)
 
     def _split(self, group: Group, js: list[int]) -> tuple[list[int], list[int]]:
         """Which parameters go through the fused kernel: all where it is asked for, else those on the CPU."""

@@ -11,6 +11,7 @@ from motet.optim.adamw import APTAdamW
 from motet.optim.hybrid import Hybrid
 from motet.optim.momentum import Group, beta_max
 from motet.optim.muon import APTMuon
+from motet.optim.per_task import AdaTask
 from motet.optim.sgd import APTSGD
 
 _MUON: tuple[type[Optimizer], ...] = (torch.optim.Muon,) if hasattr(torch.optim, "Muon") else ()
@@ -20,6 +21,11 @@ SUPPORTED: tuple[type[Optimizer], ...] = (SGD, Adam, AdamW, *_MUON, APTAdamW, AP
 
 def check_supported(optimizer: Optimizer) -> None:
     """Refuse what has another momentum than m = a m + b d, and complex parameters."""
+    if isinstance(optimizer, AdaTask):
+        raise TypeError(
+            "AdaTask keeps a momentum for each task and steps by the sum of their normalised steps, so that no one "
+            "gradient has a share of its update; it can be compared by its results only"
+        )
     if not isinstance(optimizer, SUPPORTED):
         names = ", ".join(cls.__name__ for cls in SUPPORTED)
         raise TypeError(f"{type(optimizer).__name__} is not one of the optimizers whose momentum is known: {names}")

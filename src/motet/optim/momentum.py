@@ -130,10 +130,7 @@ class AdaptiveMomentum:
             raise ValueError(f"beta_min must be in [0, {top}], up to the momentum coefficient, or None, not {low}")
         if smoothing is not None and not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be in [0, 1) or None, not {smoothing}")
-        for j, p in enumerate(group["params"]):
-            if p.is_complex() or p.layout != torch.strided:
-                kind = "complex" if p.is_complex() else "sparse"
-                raise TypeError(f"{name_of(group, j)} is {kind}; only dense real parameters are supported")
+        check_parameters(group)
 
     @torch.no_grad()
     def betas(
@@ -183,7 +180,8 @@ class AdaptiveMomentum:
             noise = self.noise_hook().to(Q).expand_as(Q)
             drift = Q - 2 * noise
         drift, noise = (_smooth(group, name, js, x, 0.0) for name, x in (("drift", drift), ("noise", noise)))
-        low, high = 1 - beta_max(group), 1 - group["beta_min"]
+        low = 1 - beta_max(group)
+        high = max(low, 1 - group["beta_min"])
         noise = noise.clamp(min=torch.finfo(noise.dtype).tiny)
         return (2 * drift.clamp(min=0) / noise).pow(1 / 3).clamp(low, high) - low
 
@@ -211,6 +209,14 @@ def name_of(group: Group, j: int) -> str:
     """The name of the group's parameter j for messages: its own where the optimizer was given names."""
     names = group.get("param_names")
     return f"parameter {names[j]!r}" if names else f"parameter {j} of its group {tuple(group['params'][j].shape)}"
+
+
+def check_parameters(group: Group) -> None:
+    """Refuse complex and sparse parameters by name."""
+    for j, p in enumerate(group["params"]):
+        if p.is_complex() or p.layout != torch.strided:
+            kind = "complex" if p.is_complex() else "sparse"
+            raise TypeError(f"{name_of(group, j)} is {kind}; only dense real parameters are supported")
 
 
 def active(group: Group) -> list[int]:
@@ -298,7 +304,7 @@ def _turn(group: Group, js: list[int], measure: Tensor) -> Tensor:
     c = dr / (dd.sqrt() * rr.sqrt())
     c = torch.where(c.isfinite(), c.clamp(-1, 1), 1.0)
     c = _smooth(group, "cosine", js, c, 1.0)
-    span: float = beta_max(group) - group["beta_min"]
+    span: float = max(0.0, beta_max(group) - group["beta_min"])  # A schedule may take β_max below.
     return span * (1 - PHI[group["rule"]](c))
 
 
@@ -352,6 +358,28 @@ def store(group: Group, name: str, js: list[int], values: Tensor) -> None:
     group[name] = torch.stack(rows)
 
 
+def refuse_foreign(group: Group, name: str) -> None:
+    """Refuse to go on from a group of another optimizer whose steps ours can't make."""
+    why = ""
+    if group.get("amsgrad"):
+        why = "amsgrad=True, which divides by the largest second moment so far"
+    elif not group.get("decoupled_weight_decay", True) and group.get("weight_decay"):
+        why = "the weight decay of Adam, which is added to the gradient"
+    elif "dampening" in group and group["momentum"] and (group["dampening"] != group["momentum"] or group["nesterov"]):
+        why = "a momentum that is a sum, or Nesterov's: it must be an average, with dampening=momentum"
+    if why:
+        raise ValueError(f"this state has {why}; {name} would go on in another way")
+
+
+def tensor_steps(state: Mapping[Tensor, dict[str, Any]]) -> None:
+    """Numbers of steps as float32 tensors, which old states have as whole numbers."""
+    for own in state.values():
+        step = own.get("step")
+        if step is not None and not (isinstance(step, Tensor) and step.is_floating_point()):
+            device = step.device if isinstance(step, Tensor) else None
+            own["step"] = torch.as_tensor(step, dtype=torch.float32, device=device)
+
+
 class Adapting(Optimizer):
     """What the adaptive optimizers share: states from elsewhere, and copies that keep how they work."""
 
@@ -363,8 +391,14 @@ class Adapting(Optimizer):
         return {"adaptive": AdaptiveMomentum()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are."""
+        """Restore a state, also of torch's optimizer of the same name: options that it lacks stay as they are.
+
+        Raises:
+            ValueError: if it is of an optimizer that steps in another way, as AdamW with ``amsgrad=True``.
+        """
         groups = state_dict["param_groups"]
+        for group in groups:
+            refuse_foreign(group, type(self).__name__)
         if len(groups) == len(self.param_groups):  # Else torch says what is wrong.
             own = [{name: group[name] for name in self.defaults if name in group} for group in self.param_groups]
             filled = [mine | given for mine, given in zip(own, groups, strict=True)]
@@ -378,6 +412,7 @@ class Adapting(Optimizer):
         super().__setstate__(state)
         for name, value in self.fresh().items():
             self.__dict__.setdefault(name, value)
+        tensor_steps(self.state)
         for group in self.param_groups:
             for option, value in self.defaults.items():
                 group.setdefault(option, value)

@@ -16,6 +16,7 @@ from motet.optim import preservation
 from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, name_of
 from motet.optim.newton_schulz import COEFFICIENTS, EPS, STEPS, newton_schulz
 from motet.optim.preservation import EffectiveRank, RankOne
+from motet.optim.rescaling import Rescaling
 
 logger = logging.getLogger("motet")
 
@@ -117,6 +118,8 @@ class APTMuon(Adapting):
         self.record = record
         self.effective_ranks: dict[Tensor, EffectiveRank] = {}
         self._tasks: dict[Tensor, Tensor | RankOne] = {}
+        self._rescaling: Rescaling | None = None
+        self._factor = 1.0
         self._said = False
         super().__init__(params, defaults)
 
@@ -136,6 +139,7 @@ class APTMuon(Adapting):
     def fresh(self) -> dict[str, Any]:
         """As `Adapting.fresh`."""
         own: dict[str, Any] = {"batch": None, "record": False, "_said": False, "effective_ranks": {}, "_tasks": {}}
+        own["_rescaling"] = None
         return super().fresh() | own
 
     def task_gradients(
@@ -145,7 +149,9 @@ class APTMuon(Adapting):
 
         They are kept by reference, read in that step and forgotten; a later call replaces an earlier one. Parameters
         that are not of this optimizer, or without a strength of preservation, are passed over. A task of zero
-        gradient counts as absent.
+        gradient counts as absent. For L5, the one variant to which the gradients' length matters, ``.grad`` must be
+        written already: what multiplies it until the step, as unscaling and clipping by the norm do, multiplies the
+        tasks' gradients too, and where it is not one factor, `step` raises.
 
         Args:
             gradients: The Jacobian, (K, P), with the parameters whose gradients its rows hold one after another; or by
@@ -167,6 +173,8 @@ class APTMuon(Adapting):
         if wanted and not tasks:
             raise ValueError("none of these parameters is one whose directions this optimizer preserves")
         self._tasks = tasks
+        measured = [p for p in tasks if wanted[p]["variant"] == "L5"]
+        self._rescaling = Rescaling(measured) if measured else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -176,12 +184,13 @@ class APTMuon(Adapting):
             with torch.enable_grad():
                 loss = closure()
         chosen = [active(group) for group in self.param_groups]
+        self._factor = 1.0 if self._rescaling is None else self._rescaling.factor()
         betas = self.adaptive.betas(self.param_groups, self.state, "momentum_buffer")
         self.effective_ranks = {}
         for group, js, found in zip(self.param_groups, chosen, betas, strict=True):
             for bucket in self._buckets(group, js):
                 self._update(group, bucket, found)
-        self._tasks = {}
+        self._tasks, self._rescaling = {}, None
         return loss
 
     def _buckets(self, group: Group, js: list[int]) -> list[list[int]]:
@@ -256,7 +265,7 @@ class APTMuon(Adapting):
         p, tasks = item.parameter, item.tasks
         G = torch.einsum("kbm,kbn->kbmn", *tasks) if isinstance(tasks, RankOne) else tasks
         assert G is not None
-        G = G.to(p.dtype)
+        G = (G if self._factor == 1 else G * self._factor).to(p.dtype)
         if len(G) == 1:
             return None
         M = self.state[p].get("task_momentum")

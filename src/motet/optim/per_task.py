@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from motet.optim.momentum import active, check_parameters
+from motet.optim.rescaling import Rescaling
+
 
 class AdaTask(Optimizer):
     r"""AdamW with moments a task, so that no task's gradients set the step length of another.
@@ -33,13 +36,16 @@ class AdaTask(Optimizer):
         times as long as AdamW's on the sum.
 
     Cost:
-        2·K numbers a shared parameter, and K gradients a step.
+        2·K numbers a shared parameter, and K gradients a step. Two numbers a step are read from the device.
 
     Note:
         What a method made of the tasks' gradients is not used: it is a reference for separate moments alone. The
         paper separates the accumulated gradients of AdaGrad, RMSProp and Adam; that the tasks' steps are added up
         unweighted, and that decay is decoupled, is a reconstruction. A task whose gradient is zero everywhere counts
-        as absent: its moments stay as they are, and it moves nothing.
+        as absent: its moments stay as they are, and it moves nothing. What multiplies all ``.grad`` of the tasks'
+        parameters between `task_gradients` and `step`, as a GradScaler that unscales or clipping by the norm, is made
+        good in the tasks' gradients; where it is not one factor, `step` raises. Of several micro-batches the last
+        one's gradients count.
 
     >>> import motet
     >>> trunk, a, b = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
@@ -58,37 +64,45 @@ class AdaTask(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         *,
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        for option, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{option} must be at least 0, not {value}")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be two coefficients in [0, 1), not {betas}")
         self._tasks: dict[Tensor, Tensor] = {}
         self._there: Tensor | None = None
+        self._rescaling: Rescaling | None = None
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, with options of its own; refuses what this optimizer cannot do, by name."""
+        super().add_param_group(param_group)
+        try:
+            _check(self.param_groups[-1])
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     def task_gradients(self, gradients: Tensor, parameters: Sequence[Tensor]) -> None:
         """Give the tasks' gradients for the next `step`: (K, P), and the parameters that its columns belong to.
 
         They are kept by reference and forgotten in that step. K and the order of tasks stay from step to step, so an
-        absent task has a row of zeros: as a `Balancer` hands them over.
+        absent task has a row of zeros: as a `Balancer` hands them over. ``.grad`` must be written already.
         """
         sizes = [parameter.numel() for parameter in parameters]
         if gradients.ndim != 2 or gradients.shape[1] != sum(sizes):
             raise ValueError(f"the Jacobian must be (K, {sum(sizes)}), not {tuple(gradients.shape)}")
         self._there = (gradients.detach() != 0).any(1)
         self._tasks = dict(zip(parameters, gradients.detach().split(sizes, 1), strict=True))
+        own = {p for group in self.param_groups for p in group["params"]}
+        self._rescaling = Rescaling(p for p in self._tasks if p in own)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_tasks", {})
         self.__dict__.setdefault("_there", None)
+        self.__dict__.setdefault("_rescaling", None)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -97,21 +111,27 @@ class AdaTask(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        active = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if active and self._there is None:
+        moving = [(group, p) for group in self.param_groups for p in (group["params"][j] for j in active(group))]
+        there, tasks, rescaling = self._there, self._tasks, self._rescaling
+        self._tasks, self._there, self._rescaling = {}, None, None
+        if not moving:
+            return loss
+        if there is None or rescaling is None:
+            if not any(bool(p.grad.any()) for _, p in moving):
+                return loss  # Every task of the batch was absent or left out.
             raise RuntimeError(
                 "AdaTask needs the tasks' gradients before every step: make the Balancer with "
-                "on_gradients=optimizer.task_gradients"
+                "on_gradients=optimizer.task_gradients. GroupedUpdates has no such hook, and its groups' updates are "
+                "separate already: give it AdamW"
             )
-        for group, p in active:
-            assert p.grad is not None
-            assert self._there is not None
-            G = self._tasks.get(p)
+        factor = rescaling.factor()
+        for group, p in moving:
+            G = tasks.get(p)
             if G is None:
                 self._move(group, p, p.grad[None], torch.ones(1, dtype=torch.bool))
             else:
-                self._move(group, p, G.view(-1, *p.shape).to(p), self._there)
-        self._tasks, self._there = {}, None
+                G = G.view(len(G), *p.shape).to(p)
+                self._move(group, p, G if factor == 1 else G * factor, there)
         return loss
 
     def _move(self, group: dict[str, Any], p: Tensor, G: Tensor, there: Tensor) -> None:
@@ -121,8 +141,9 @@ class AdaTask(Optimizer):
         if not state:
             state["step"] = torch.zeros(len(G), device=p.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(G), torch.zeros_like(G)
-        if len(state["step"]) != len(G):
-            raise ValueError(f"AdaTask keeps moments a task: it had {len(state['step'])} tasks, and is given {len(G)}")
+        if state["exp_avg"].shape != G.shape:
+            had = state["step"].numel()
+            raise ValueError(f"AdaTask keeps moments a task: it had {had} tasks, and is given {len(G)}")
         state["step"] = t = state["step"] + there
         t = t.clamp(min=1).view(-1, *[1] * p.ndim).to(torch.float32 if p.device.type == "mps" else torch.float64)
         first, second = (1 - beta1**t).to(p), (1 - beta2**t).to(p)
@@ -131,5 +152,19 @@ class AdaTask(Optimizer):
         m.copy_(torch.where(moves, m.lerp(G, 1 - beta1), m))
         v.copy_(torch.where(moves, v.lerp(G * G, 1 - beta2), v))
         steps = (m / first) / ((v / second).sqrt() + group["eps"])
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.sub_(torch.where(moves, steps, 0).sum(0), alpha=group["lr"])
+        lr, step = group["lr"], torch.where(moves, steps, 0).sum(0)
+        p.mul_(1 - lr * group["weight_decay"])
+        if isinstance(lr, Tensor):
+            p.sub_(step * lr.to(p))
+        else:
+            p.sub_(step, alpha=lr)
+
+
+def _check(group: dict[str, Any]) -> None:
+    betas = group["betas"]
+    for option in ("lr", "eps", "weight_decay"):
+        if not group[option] >= 0:
+            raise ValueError(f"{option} must be at least 0, not {group[option]}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two coefficients in [0, 1), not {betas}")
+    check_parameters(group)

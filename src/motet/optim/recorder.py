@@ -29,7 +29,7 @@ from motet.optim.linear import (
 from motet.optim.momentum import Group, active
 from motet.optim.muon import APTMuon
 
-_PIECE = 1 << 14
+_PIECE = 1 << 13
 """Numbers of each vector that are looked at together."""
 
 ATTACHED: weakref.WeakSet[MomentumRecorder] = weakref.WeakSet()
@@ -292,7 +292,7 @@ class MomentumRecorder:
                 + [kept.gradients[p] for kept in past.values()]
                 + list(given.values()),
             )
-            of_u, of_m, squares = found[:, 0], found[:, 1], found[:, 2]
+            of_u, of_m, squares = zip(*found.tolist(), strict=True)
             last = 3 + len(past)
             factor = 1.0
             for (k, kept), product in zip(past.items(), of_m[3:last], strict=True):
@@ -374,6 +374,7 @@ def _replicate(optimizer: Optimizer) -> Optimizer:
         copies = dict(zip(all_parameters(optimizer), all_parameters(replica), strict=True))
         theirs.batch, theirs.record, theirs._said = ours.batch, False, True
         theirs._tasks = {copies[p]: given for p, given in ours._tasks.items()}
+        theirs._rescaling = ours._rescaling  # It looks at our gradients, which the copy is given.
     return replica
 
 
@@ -431,8 +432,9 @@ def _products(p: Tensor, before: Tensor, keep: float, m: Tensor, others: list[Te
     rows = [x.detach().to(p.device).reshape(-1).split(_PIECE) for x in (before, p, m, *others)]
     total = torch.zeros(len(rows) - 1, 3, dtype=dtype, device=p.device)
     for old, new, *rest in zip(*rows, strict=True):
-        piece = torch.stack([keep * old.to(dtype) - new.to(dtype), *(x.to(dtype) for x in rest)])
-        total += torch.stack([piece @ piece[0], piece @ piece[1], piece.square().sum(1)], 1)
+        piece = torch.stack([new, *rest]).to(dtype)  # At once: one by one takes twice as long.
+        piece[0] = keep * old.to(dtype) - piece[0]
+        total += torch.cat([piece @ piece[:2].T, torch.linalg.vector_norm(piece, dim=1, keepdim=True) ** 2], 1)
     return total.cpu()
 
 

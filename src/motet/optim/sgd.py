@@ -134,4 +134,7 @@ def _update(group: Group, p: Tensor, m: Tensor, beta: Tensor | None, first: bool
         d = d.add(p, alpha=group["weight_decay"])
     fresh = 1 - group["momentum"] if beta is None else (1 - beta).to(p.device, p.dtype)
     m.copy_(d) if first else m.lerp_(d, fresh)
-    p.add_(m, alpha=-float(group["lr"]))
+    if isinstance(group["lr"], Tensor):  # No number is read from its device.
+        p.sub_(m * group["lr"].to(p))
+    else:
+        p.add_(m, alpha=-group["lr"])

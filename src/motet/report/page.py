@@ -14,6 +14,7 @@ from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
 from motet.report.file import environment, write_page
 from motet.report.svg import inline
+from motet.study.caveats import with_own_rate
 from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
 
 _HERE = Path(__file__).parent
@@ -103,6 +104,7 @@ def _render(
             arms=summary.arms,
             verdict=summary.verdict,
             rule=summary.rule,
+            own_rate=with_own_rate(names),
             chosen=arms.get(summary.verdict.arm),
             sum_time=rival.total_seconds if rival else None,
             sum_memory=rival.peak_memory_mib if rival else None,

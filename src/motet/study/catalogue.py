@@ -58,13 +58,14 @@ _OPTIMIZERS = (
 """What makes steps of an arm's gradients: name, what it does, its class or function."""
 _STEPS = "Optimizers before an arm, as in muon+sum or apt-adamw(beta_min=0.3,rule=A2)+fair-grad"
 _MIXED = (
-    "An optimizer stands before all else, wrappers too, and takes the study's learning rate and weight decay; Muon's "
-    "updates are scaled to the size of AdamW's. With preserve (but for variants L3 and L4) and with ada-task every "
-    "step takes the exact route. stl and sum, with which arms are compared, always have plain AdamW: a change against "
-    "them is the optimizer's own gain and the multi-task method's together. Hold muon+fair-grad against muon+sum, and "
-    "apt-adamw+fair-grad against adamw(beta=…)+fair-grad with the best fixed beta, to tell the two apart. Arms of "
-    "groups take a prefix too; those that follow the arm groups need a number then, and the comparison of groups with "
-    "their controls is of arms without a prefix."
+    "An optimizer stands before all else, wrappers too, and takes the study's weight decay, and its learning rate "
+    "unless lr sets another, as in muon(lr=0.01)+sum; Muon's updates are scaled to the size of AdamW's. With preserve "
+    "(but for variants L3 and L4) and with ada-task every step takes the exact route. stl and sum, with which arms are "
+    "compared, always have plain AdamW at the study's learning rate: a change against them is the optimizer's own gain "
+    "and the multi-task method's together. Hold muon+fair-grad against muon+sum, and apt-adamw+fair-grad against "
+    "adamw(beta=…)+fair-grad with the best fixed beta, to tell the two apart. Arms of groups take a prefix too; those "
+    "that follow the arm groups need a number then, and the comparison of groups with their controls is of arms "
+    "without a prefix."
 )
 _LEGEND = (
     (

@@ -62,7 +62,7 @@ def of_looks(looks: Sequence[int]) -> list[str]:
 
 
 def of_optimizers(arms: Sequence[str]) -> list[str]:
-    """That some arms' changes hold the gain of another optimizer, and what to compare them with."""
+    """That some arms' changes hold the gain of another optimizer or learning rate, and what to compare them with."""
     chosen = {arm: optimizer_of(arm) for arm in arms}
     other = [arm for arm, optimizer in chosen.items() if optimizer != PLAIN]
     if not other:
@@ -70,11 +70,20 @@ def of_optimizers(arms: Sequence[str]) -> list[str]:
     wanted = dict.fromkeys(f"{optimizer.label}{SUM}" for optimizer in chosen.values() if optimizer != PLAIN)
     lacking = [label for label in wanted if label not in arms]
     more = f" Not in this study: {_listed(lacking)}." if lacking else ""
-    return [
+    said = [
         f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another optimizer than {SINGLE} and {SUM}, so a "
         "change against these is the optimizer's own gain and the method's together: hold each against the plain sum "
         f"with the same optimizer.{more}"
     ]
+    if own := with_own_rate(arms):
+        how = "trains at a learning rate of its own" if len(own) == 1 else "train at learning rates of their own"
+        said.append(f"{_listed(own)} {how}, and all other arms at the study's: part of a difference may be the rate's.")
+    return said
+
+
+def with_own_rate(arms: Sequence[str]) -> list[str]:
+    """Arms whose prefix sets a learning rate."""
+    return [arm for arm in arms if optimizer_of(arm).learning_rate is not None]
 
 
 def _listed(parts: Sequence[str]) -> str:

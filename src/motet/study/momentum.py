@@ -14,7 +14,7 @@ from motet.routes import Exact
 from motet.study.results import Momentum
 
 _STEPS = 3
-"""Measured steps of a training that goes through all its epochs; more where it may end much earlier."""
+"""Measured steps of a training that goes through all its epochs; a few more where it may end much earlier."""
 _AGES = 6
 """Gradients whose shares are told apart; before a measured step so many are kept."""
 
@@ -32,9 +32,10 @@ class Watch:
     def __init__(self, optimizer: Optimizer, trunk: Sequence[Tensor], most: int, least: int) -> None:
         self._trunk = list(trunk)
         self._recorder: MomentumRecorder | None = None
+        self._sparse = math.ceil(most / _STEPS)
         if isinstance(optimizer, SUPPORTED) and trunk:
             # Not from the very first step on: that one's memory is measured.
-            every = max(_AGES + 1, min(math.ceil(most / _STEPS), least))
+            every = max(_AGES + 1, min(self._sparse, least))
             self._recorder = MomentumRecorder(optimizer, _AGES, every, self._trunk)
 
     @property
@@ -44,7 +45,11 @@ class Watch:
 
     def look(self, losses: Mapping[str, Tensor | None]) -> None:
         """Take the tasks' gradients where the next step is measured; the losses' graph lives on."""
-        if self._recorder is None or not self._recorder.due or not torch.is_grad_enabled():
+        if self._recorder is None or not torch.is_grad_enabled():
+            return
+        if self._recorder.steps and self._recorder.every <= min(self._recorder.count, self._sparse - 1):
+            self._recorder.every *= 2  # A training that might have ended by now goes on: as long again will do.
+        if not self._recorder.due:
             return
         found = {task: loss for task, loss in losses.items() if loss is not None and loss.requires_grad}
         if found:

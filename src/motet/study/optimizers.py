@@ -1,6 +1,7 @@
 """Which optimizer an arm trains with, and how it is written: ``muon+sum``, ``apt-adamw(beta_min=0.3,rule=A2)+mgda``."""
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,14 @@ from motet.study.written import canonical, read_options, write_options
 _ADAPTIVE = {"beta_min": 0.5, "rule": "A1", "reference": "previous", "scope": "global", "smoothing": None}
 _PRESERVING = {"preserve": 0.0, "variant": "L2"}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "adamw": {"beta": 0.9},
-    "muon": {"beta": 0.95} | _PRESERVING,
-    "apt-adamw": {"beta": 0.9} | _ADAPTIVE | {"adapt_second": False},
-    "apt-muon": {"beta": 0.95} | _ADAPTIVE | _PRESERVING,
-    "ada-task": {"beta": 0.9},
+    "adamw": {"lr": None, "beta": 0.9},
+    "muon": {"lr": None, "beta": 0.95} | _PRESERVING,
+    "apt-adamw": {"lr": None, "beta": 0.9} | _ADAPTIVE | {"adapt_second": False},
+    "apt-muon": {"lr": None, "beta": 0.95} | _ADAPTIVE | _PRESERVING,
+    "ada-task": {"lr": None, "beta": 0.9},
 }
-"""Optimizers, and their options with defaults; beta is AdamW's β₁ or Muon's momentum, and β_max where it adapts."""
+"""Optimizers, and their options with defaults; lr is the study's learning rate where None, and beta is AdamW's β₁ or
+Muon's momentum, and β_max where it adapts."""
 
 _PREFIX = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*(?:(\+)(.*))?$", re.DOTALL)
 
@@ -44,19 +46,26 @@ class Chosen:
         return f"{written}+" if self != PLAIN else ""
 
     @property
+    def learning_rate(self) -> float | None:
+        """Its own, None where it has the study's."""
+        own: float | None = dict(self.options).get("lr")
+        return own
+
+    @property
     def wants_tasks(self) -> bool:
         """Whether a step looks at the tasks' gradients, which must be handed over then."""
         given = OPTIONS[self.name] | dict(self.options)
         return self.name == "ada-task" or (bool(given.get("preserve")) and given["variant"] in BY_TASKS)
 
     def make(self, model: Model, training: Training) -> Optimizer:
-        """A fresh one for a model, with the study's learning rate and weight decay.
+        """A fresh one for a model, with the study's weight decay, and its learning rate unless the arm has its own.
 
         Raises:
             ValueError: if an option is out of range, or Muon finds no matrix in this model.
         """
         given = OPTIONS[self.name] | dict(self.options)
-        beta, lr, decay = given.pop("beta"), training.learning_rate, training.weight_decay
+        beta, own, decay = given.pop("beta"), given.pop("lr"), training.weight_decay
+        lr = training.learning_rate if own is None else own
         if self.name == "adamw":
             return torch.optim.AdamW(model.parameters(), lr=lr, betas=(beta, 0.999), weight_decay=decay)
         if self.name == "ada-task":
@@ -145,6 +154,8 @@ def _check(given: dict[str, Any]) -> None:
             right, what = isinstance(value, int | float) and not isinstance(value, bool), "a number"
         if not right:
             raise ValueError(f"{option} must be {what}, not {value!r}")
+    if not 0 < given.get("lr", 1) < math.inf:
+        raise ValueError(f"lr must be positive and finite, not {given['lr']}")
     if not 0 <= given.get("beta", 0) < 1:
         raise ValueError(f"beta must be in [0, 1), not {given['beta']}")
 

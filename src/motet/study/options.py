@@ -44,8 +44,8 @@ class Compare(Tasks):
 
     arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
     """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact, or groups[:option=value,...] to update group by
-    group, with its controls groups:random, sum:steps=groups and sum:epochs=groups. stl (a model a task) and sum are
-    always in."""
+    group, with its controls groups:random, sum:steps=groups and sum:epochs=groups. An optimizer may stand before, as
+    in muon(lr=0.01)+sum. stl (a model a task) and sum are always in."""
     seeds: int = DEFAULT_SEEDS
     """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
     out: OpenPath = None
@@ -61,7 +61,7 @@ class Compare(Tasks):
     batch_size: OpenInt = None
     """Rows a step."""
     learning_rate: OpenFloat = None
-    """Of AdamW, the same for every arm."""
+    """The same for every arm, unless its prefix sets lr."""
     weight_decay: OpenFloat = None
     """Of AdamW."""
     width: OpenInt = None

@@ -33,9 +33,10 @@ _BARS, _LANE, _BETA, _GAP, _FOOT = 96.0, 19.0, 52.0, 44.0, 34.0
 def momentum_roles(runs: Sequence[Run], arms: Sequence[str] | None = None, columns: int = 3) -> Figure:
     """One panel an arm, from the few steps in which momentum was measured: medians over these and over seeds.
 
-    On top the share that gradients of each age have in the momentum: the current one, the one before, …; they add up
-    to 1, and one that points against the momentum has a negative share. In the middle the cosine of the update with
-    each task's gradient: above zero the step helps the task. Below the momentum's coefficient β over training.
+    On top the share that gradients of each age have in the momentum: the current one, the one before, …, and as one
+    pale bar all that are older; they add up to 1, and one that points against the momentum has a negative share. In
+    the middle the cosine of the update with each task's gradient: above zero the step helps the task. Below the
+    momentum's coefficient β over training.
 
     Args:
         runs: All runs of a study; the scale of the shares is theirs in common.
@@ -53,7 +54,7 @@ def momentum_roles(runs: Sequence[Run], arms: Sequence[str] | None = None, colum
     middle = _LANE * max(map(len, tasks.values()))
     grid = panels(len(arms), _TOP + _BARS + _GAP + middle + _GAP + _BETA + _FOOT, columns)
     for panel, arm in zip(grid, arms, strict=True):
-        panel.title(label(arm, 36), "share of the momentum by age of the gradient")
+        panel.title(label(arm, 36), "share of the momentum by age of the gradient, in steps")
         _shares(panel, shares[arm], (low, high + 0.16 * (high - low)))
         top = _TOP + _BARS + _GAP
         if tasks[arm]:
@@ -98,16 +99,19 @@ def cosines_of(steps: Sequence[Momentum]) -> dict[str, float]:
 
 def _shares(panel: Panel, shares: Sequence[float], limits: tuple[float, float]) -> None:
     ax = panel.axes(_LEFT, _TOP, WIDTH - _LEFT - 4, _BARS)
-    places = range(len(shares))
-    ax.bar(places, shares, width=0.72, color=[NEGATIVE if s < 0 else POSITIVE for s in shares], lw=0)
+    # What is older is many gradients and not one, so it stands apart and is pale.
+    last = max(len(shares) - 1, 0)
+    places = [*range(last), last + 0.5][: len(shares)]
+    colours = [NEGATIVE if share < 0 else POSITIVE for share in shares[:last]]
+    ax.bar(places, shares, width=0.72, color=[*colours, LINE][: len(shares)], lw=0)
     ax.axhline(0, color=LINE, lw=0.8)
-    ax.set(ylim=limits, xlim=(-0.6, max(len(shares), 1) - 0.4))
-    ax.set_xticks(list(places), ["now", *map(str, range(1, len(shares) - 1)), "older"][: len(shares)])
+    ax.set(ylim=limits, xlim=(-0.6, last + 1.1))
+    ax.set_xticks(places, ["now", *map(str, range(1, last)), "all older"][: len(shares)])
     ax.yaxis.set_major_locator(MaxNLocator(3))
     ax.grid(axis="y", color=GRID, lw=0.8)
     ax.set_axisbelow(True)
     for place, share in zip(places, shares, strict=True):
-        if place in (0, len(shares) - 1):
+        if place in (0, places[-1]):
             above = max(share, 0) + 0.02 * (limits[1] - limits[0])
             ax.text(place, above, plain(share, 2), ha="center", va="bottom", fontsize=SMALL, color=INK)
 

@@ -1,0 +1,57 @@
+"""The examples of docs/ run as they stand, on models and data that are small enough for a test."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.grouping.models import TASKS, Heads, batch
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf8"), flags=re.DOTALL)
+
+
+def images(page: str) -> list[str]:
+    return re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (DOCS / page).read_text(encoding="utf8"))
+
+
+@pytest.mark.parametrize("page", ["apt.md", "benchmarks.md"])
+def test_every_figure_is_there(page):
+    assert images(page)
+    assert all((DOCS / image).exists() for image in images(page))
+
+
+def test_the_optimizers_in_a_loop(capsys):
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.trunk = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU())
+    model.heads = nn.ModuleDict({task: nn.Linear(4, 1) for task in ("depth", "edges")})
+    known = {
+        "model": model,
+        "criterion": {task: nn.MSELoss() for task in model.heads},
+        "loader": [(torch.randn(8, 3), {task: torch.randn(8, 1) for task in model.heads})] * 60,
+    }
+    before = [parameter.clone() for parameter in model.parameters()]
+    for example in examples("apt.md"):
+        exec(example, known)
+    said = capsys.readouterr().out
+    assert "hidden matrix" in said  # the routing
+    assert "the update with the gradient of: depth" in said  # the report
+    assert all((a != b).any() for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_group_updates():
+    model = Heads()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.losses_of, batches = model.losses, [batch(number) for number in range(2)]
+    model.losses = lambda pair: model.losses_of(*pair)  # type: ignore[method-assign]
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    known = {"model": model, "tasks": TASKS, "optimizer": optimizer, "loader": batches, "scheduler": scheduler}
+    (example,) = examples("grouping.md")
+    exec(example, known)
+    assert known["groups"].batches == 2
