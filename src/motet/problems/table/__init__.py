@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from motet.columns import find
 from motet.problems.assemble import assemble, cut
 from motet.problems.base import Data, Kind, Problem, Training
 from motet.problems.table import leaks, missing, preprocessing, splitting
@@ -16,7 +17,6 @@ from motet.problems.table.columns import (
     Features,
     Outcome,
     features,
-    find,
     numbers_and_texts,
     outcome,
     parse_target,

@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from motet.columns import FEW_NUMBERS, FEW_STRINGS, find, mostly_numbers, plain, some, text
 from motet.problems.base import Kind, Task
 
-FEW_NUMBERS = 10
-"""A target of whole numbers with up to this many different ones is taken for classes."""
-FEW_STRINGS = 50
-"""A target of strings may have this many different ones before it looks like an identifier."""
 MOSTLY_DIFFERENT = 0.9
 """A text column in which this share of the values differ is an identifier or free text, no category."""
 ALL_DIFFERENT = "text that differs in every row"
@@ -75,21 +72,6 @@ class Features:
     columns: tuple[Column, ...]
 
 
-def find(name: str, columns: Iterable[str], purpose: str) -> str:
-    """The column of this name.
-
-    Raises:
-        ValueError: if there is none, with the nearest ones.
-    """
-    columns = list(columns)
-    if name in columns:
-        return name
-    lower = {column.lower(): column for column in columns}
-    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_some(columns)}"
-    raise ValueError(f"the table has no column {name!r} {purpose}: {hint}")
-
-
 def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]:
     """ "name" or "name:type" → name and type; a column whose own name has a colon wins.
 
@@ -107,34 +89,6 @@ def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]
     near = difflib.get_close_matches(kind, get_args(Kind), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(get_args(Kind))}"
     raise ValueError(f"target {name!r} can't be of type {kind!r}: {hint}")
-
-
-def plain(series: pd.Series) -> pd.Series:
-    """The column as bool, float, UTC datetime or str, with missing values; as object where it is none of them."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        # Codes are categories even where they look like numbers: whoever made the table said so.
-        return series.astype(object).map(_text, na_action="ignore").astype("string")
-    types = pd.api.types
-    if types.is_object_dtype(series):
-        inferred = types.infer_dtype(series, skipna=True)
-        if inferred == "boolean":
-            return series.astype("boolean")
-        if inferred in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
-            return series.astype("float64")
-        if inferred in ("date", "datetime", "datetime64"):
-            return pd.to_datetime(series, utc=True)
-        if not all(isinstance(value, str | int | float | bytes) for value in series.dropna()):
-            return series
-        return series.map(str, na_action="ignore").astype("string")
-    if types.is_timedelta64_dtype(series):
-        return series.dt.total_seconds()
-    if types.is_datetime64_any_dtype(series):
-        return pd.to_datetime(series, utc=True)
-    if types.is_bool_dtype(series) or types.is_string_dtype(series):
-        return series
-    if types.is_numeric_dtype(series) and not types.is_complex_dtype(series):
-        return series.astype("Float64").astype("float64") if series.isna().any() else series.astype("float64")
-    return series.astype(object)
 
 
 def dates(series: pd.Series) -> pd.Series | None:
@@ -173,7 +127,7 @@ def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
             raise ValueError(f"target {name!r} is infinite in row {_row(np.isinf(known))}: correct that cell")
     values = sorted(known.unique())
     if len(values) == 1:
-        raise ValueError(f"target {name!r} is {_text(values[0])!r} in all {len(known)} labelled rows: nothing to learn")
+        raise ValueError(f"target {name!r} is {text(values[0])!r} in all {len(known)} labelled rows: nothing to learn")
     kind = kind or _infer(values, numeric, known, name)
     if kind == "regression":
         if not numeric:
@@ -182,10 +136,10 @@ def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
         task = Task(name, kind, _METRICS[kind])
         return Outcome(task, series.astype("float64").to_numpy(), _target(task, detail, inferred))
     if kind == "binary" and len(values) != 2:
-        raise ValueError(f"target {name!r} can't be binary: it has {len(values)} values, {_some(map(_text, values))}")
+        raise ValueError(f"target {name!r} can't be binary: it has {len(values)} values, {some(map(text, values))}")
     if len(values) > len(known) / 2:
         raise ValueError(f"target {name!r} can't be classes: it has {len(values)} in {len(known)} labelled rows")
-    labels = tuple(_text(value) for value in values)
+    labels = tuple(text(value) for value in values)
     task = Task(name, kind, _METRICS[kind], classes=len(labels) if kind == "multiclass" else 0, labels=labels)
     codes = pd.Categorical(series.astype("float64") if numeric else series, categories=values).codes.astype(np.int64)
     meaning = f"1 is {labels[1]!r}" if kind == "binary" else f"{len(labels)} classes"
@@ -253,13 +207,6 @@ def features(table: pd.DataFrame) -> Features:
 def named_as_identifier(name: str) -> bool:
     """Whether a column's name says that it tells rows, patients or samples apart, as "patient_id" does."""
     return bool(_IDENTIFIER.fullmatch(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip()).lower()))
-
-
-def mostly_numbers(series: pd.Series) -> str | None:
-    """The first text that keeps a column of numbers from being one, or None where it is not mostly numbers."""
-    known = series[series != MISSING].dropna()
-    broken = pd.to_numeric(known, errors="coerce").isna()
-    return str(known[broken].iloc[0]) if len(known) and 0 < broken.mean() < 0.5 else None
 
 
 def numbers_and_texts(raw: pd.Series) -> tuple[list[str], list[str]]:
@@ -380,12 +327,3 @@ def _row(mask: pd.Series) -> int:
     """The first row where the mask holds, counted from 1 below the header."""
     label: Hashable = mask.idxmax()
     return int(str(label)) + 1
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _some(names: Iterable[object], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

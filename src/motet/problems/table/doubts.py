@@ -3,15 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from motet.problems.table.columns import (
-    ALL_DIFFERENT,
-    FEW_NUMBERS,
-    Features,
-    dates,
-    mostly_numbers,
-    named_as_identifier,
-    plain,
-)
+from motet.columns import FEW_NUMBERS, mostly_numbers, plain
+from motet.problems.table.columns import ALL_DIFFERENT, Features, dates, named_as_identifier
 
 _DATE = r"\d{1,2}[./-](?:\d{1,2}|[A-Za-z]{3})[./-]\d{2,4}(?:[ T].*)?|\d{4}[./-]\d{1,2}[./-]\d{1,2}(?:[ T].*)?"
 _COMMA_NUMBER = r"[+-]?[\d.]*,[\d.,]*(?:[eE][+-]?\d+)?"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from motet.problems.table.columns import plain
+from motet.columns import plain
 
 _SIGNS = ("", "-", "--", "–", "—", "?", ".", "#n/a", "#value!", "#div/0!", "#ref!")
 _WORDS = ("n/d", "n.d.", "n.d", "nd", "n/a", "n.a.", "n.a", "na", "n/k", "none", "null", "nan")
