@@ -1,9 +1,9 @@
 """Adaptive momentum and direction preservation on real problems, against the best fixed momentum of the same optimizer.
 
-python benchmarks/apt.py rates                 # the learning rate of each optimizer, from the plain sum on seeds of its own
-python benchmarks/apt.py run --seeds 6         # every variant, method, problem and seed; goes on where it stopped
-python benchmarks/apt.py table                 # what the finished runs say
-python benchmarks/apt.py cross                 # the plain sum on the digits again, each variant at a learning rate of its own
+python benchmarks/apt.py rates             # the learning rate of each optimizer, from the plain sum on other seeds
+python benchmarks/apt.py run --seeds 6     # every variant, method, problem and seed; goes on where it stopped
+python benchmarks/apt.py table             # what the finished runs say
+python benchmarks/apt.py cross             # the plain sum on the digits again, each variant at its own learning rate
 """
 
 import argparse
@@ -70,6 +70,8 @@ def run(out: Path, problem: str, optimizers: Iterable[str], seeds: int) -> None:
 
 def rates(out: Path, problem: str) -> None:
     study(problem, folder_of_rates(out, problem), [f"{o}(lr={lr:g})+sum" for o in DEFAULT for lr in RATES], TRIAL_SEEDS)
+    for optimizer in DEFAULT:
+        print(problem, optimizer, best_rate(out, problem, optimizer))
 
 
 def folder_of_rates(out: Path, problem: str) -> Path:
@@ -80,7 +82,6 @@ def best_rate(out: Path, problem: str, optimizer: str) -> float:
     """The learning rate at which the plain sum does best in validation with the optimizer's default momentum."""
     found = changes(folder_of_rates(out, problem), "validation")
     row = {lr: np.mean([*found[parse(f"{optimizer}(lr={lr:g})+sum").label].values()]) for lr in RATES}
-    print(f"{problem}, {optimizer}: Δm in validation", {lr: round(float(x), 1) for lr, x in row.items()})
     return min(row, key=lambda lr: row[lr])
 
 
@@ -93,11 +94,20 @@ def cross(out: Path, problem: str, seeds: int) -> None:
     folder = out / f"{problem}-cross"
     study(problem, folder, [arm.format(lr=lr) for arm in chosen.values() for lr in grid], seeds)
     test, validation = (changes(folder, split) for split in ("test", "validation"))
+    mean = {label: float(np.mean([*found.values()])) for label, found in validation.items()}
+    rivals: list[str] = []
     for name, arm in chosen.items():
         labels = {lr: parse(arm.format(lr=lr)).label for lr in grid}
-        best = min(grid, key=lambda lr: np.mean([*validation[labels[lr]].values()]))
+        best = min(grid, key=lambda lr: mean[labels[lr]])
         row = {lr: round(float(np.mean([*test[labels[lr]].values()])), 1) for lr in grid}
         print(f"{name:20s} Δm by learning rate {row}   best in validation {best:g}: {row[best]:+.1f}")
+        if name.startswith("β"):
+            rivals += labels.values()
+            continue
+        rival = min(rivals, key=lambda label: mean[label])
+        gap = np.array([test[labels[best]][seed] - test[rival][seed] for seed in sorted(test[rival])])
+        low, high = interval(gap)
+        print(f"{'':20s} against {rival}, best in validation: {gap.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
 
 
 def changes(folder: Path, split: str) -> dict[str, dict[int, float]]:
@@ -119,44 +129,53 @@ def result(run: Run, split: str) -> dict[str, float]:
     return run.test if split == "test" else run.validation
 
 
+def scores(out: Path, optimizer: str, problem: str, method: str) -> tuple[str, dict[str, np.ndarray]]:
+    """The best fixed momentum in validation, and each variant's Δm on the test data by seed; nothing without seeds."""
+    rate = best_rate(out, problem, optimizer)
+    test, validation = (changes(out / problem, split) for split in ("test", "validation"))
+    labels = {name: parse(f"{prefix}+{method}").label for name, prefix in variants(optimizer, rate).items()}
+    seeds = sorted(set.intersection(*(set(test.get(label, {})) for label in labels.values())))
+    if not seeds:
+        return "", {}
+    fixed = [f"β = {beta:g}" for beta in FIXED]
+    best = min(fixed, key=lambda name: np.mean([validation[labels[name]][s] for s in seeds]))
+    return best, {name: np.array([test[label][s] for s in seeds]) for name, label in labels.items()}
+
+
 def table(out: Path) -> None:
+    """Differences in Δm to the best fixed momentum, one column a problem and method, as Markdown."""
     for optimizer, default in DEFAULT.items():
-        wins: dict[str, list[tuple[float, float, float]]] = {}
+        own, rows, ranks, heads = f"β = {default:g}", {}, {}, []
         for problem in PROBLEMS:
-            rate = best_rate(out, problem, optimizer)
-            test, validation = (changes(out / problem, split) for split in ("test", "validation"))
             for method in METHODS:
-                labels = {name: parse(f"{prefix}+{method}").label for name, prefix in variants(optimizer, rate).items()}
-                seeds = sorted(set.intersection(*(set(test.get(label, {})) for label in labels.values())))
-                if not seeds:
+                best, found = scores(out, optimizer, problem, method)
+                if not found:
                     continue
-                fixed = [f"β = {beta:g}" for beta in FIXED]
-                best = min(fixed, key=lambda name: np.mean([validation[labels[name]][s] for s in seeds]))
-                own = f"β = {default:g}"
-                print(f"\n{optimizer}, {problem}, {method}: {len(seeds)} seeds, best fixed in validation {best}")
-                for name, label in labels.items():
-                    scores = np.array([test[label][s] for s in seeds])
-                    line = f"  {name:20s} Δm {scores.mean():+7.2f}"
-                    for against, rival in (("best fixed", best), ("default", own)):
-                        difference = scores - np.array([test[labels[rival]][s] for s in seeds])
-                        line += f"   against {against} {difference.mean():+6.2f} {interval(difference)}"
-                    print(line)
-                    gaps = [scores - np.array([test[labels[rival]][s] for s in seeds]) for rival in (best, own)]
-                    ranks = sum(np.mean([test[labels[other]][s] for s in seeds]) < scores.mean() for other in labels)
-                    wins.setdefault(name, []).append((*(float(gap.mean()) for gap in gaps), 1 + float(ranks)))
-        print(f"\n{optimizer}: over problems and methods, the mean difference in Δm (negative = better), and mean rank")
-        for name, rows in sorted(wins.items(), key=lambda item: np.mean([row[2] for row in item[1]])):
-            against, own_gap, rank = np.mean(rows, axis=0)
-            better = sum(row[0] < 0 for row in rows)
-            print(
-                f"  {name:20s} against best fixed {against:+6.2f} (better in {better} of {len(rows)})"
-                f"   against default {own_gap:+6.2f}   rank {rank:.1f}"
-            )
+                heads.append(f"{problem}, {method}: {best}, Δm {found[best].mean():+.1f} ({len(found[best])} seeds)")
+                means = {name: values.mean() for name, values in found.items()}
+                for name, values in found.items():
+                    low, high = interval(values - found[best])
+                    sure = low > 0 or high < 0
+                    cell = f"{means[name] - means[best]:+.1f}"
+                    gaps = (means[name] - means[best], means[name] - means[own])
+                    rows.setdefault(name, []).append(
+                        ("best" if name == best else f"**{cell}**" if sure else cell, *gaps)
+                    )
+                    ranks.setdefault(name, []).append(1 + sum(other < means[name] for other in means.values()))
+        print(f"\n{optimizer}: the best fixed momentum in validation, and its Δm")
+        print("\n".join(heads))
+        print(
+            f"| | {' | '.join(head.split(':')[0] for head in heads)} | better than it in | mean against {own} | rank |"
+        )
+        for name, cells in rows.items():
+            better, mean = sum(cell[1] < 0 for cell in cells), np.mean([cell[2] for cell in cells])
+            shown = " | ".join(cell[0] for cell in cells)
+            print(f"| {name} | {shown} | {better} of {len(cells)} | {mean:+.1f} | {np.mean(ranks[name]):.1f} |")
 
 
-def interval(difference: np.ndarray) -> str:
+def interval(difference: np.ndarray) -> tuple[float, float]:
     found = observe([difference])[0]
-    return f"[{found.low:+.2f}, {found.high:+.2f}]"
+    return found.low, found.high
 
 
 def main() -> None:
