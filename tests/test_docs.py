@@ -42,7 +42,40 @@ def test_the_optimizers_in_a_loop(capsys):
     said = capsys.readouterr().out
     assert "hidden matrix" in said  # the routing
     assert "the update with the gradient of: depth" in said  # the report
+    assert all(step.counterfactual is not None for step in known["recorder"].steps)
     assert all((a != b).any() for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_the_optimizers_example_measures_the_plain_sum_as_no_change():
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.trunk = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU())
+    model.heads = nn.ModuleDict({task: nn.Linear(4, 1) for task in ("depth", "edges")})
+    inputs, targets = torch.randn(8, 3), {task: torch.randn(8, 1) for task in model.heads}
+    criterion = {task: nn.MSELoss() for task in model.heads}
+    (example,) = examples("apt.md")
+    seen = []
+
+    def batches():
+        for _ in range(50):
+            losses = [criterion[task](head(model.trunk(inputs)), targets[task]) for task, head in model.heads.items()]
+            trunk = list(model.trunk.parameters())
+            gradients = [torch.autograd.grad(loss, trunk, retain_graph=True) for loss in losses]
+            before = [p.detach().clone() for p in trunk]
+            yield inputs, targets
+            seen[:] = [trunk, gradients, before]
+
+    example = example.replace('"fair-grad"', '"sum"').replace("lr=3e-3", "lr=3e-3, weight_decay=0.0")
+    known = {"model": model, "criterion": criterion, "loader": batches()}
+    exec(example, known)
+    (step,) = known["recorder"].steps
+    trunk, gradients, before = seen
+    update = torch.cat([(old - p.detach()).flatten() for old, p in zip(before, trunk, strict=True)])
+    own = [torch.cat([g.flatten() for g in given]) for given in gradients]
+    assert step.counterfactual < 1e-4
+    assert list(step.cosine_tasks) == ["depth", "edges"]
+    for cosine, g in zip(step.cosine_tasks.values(), own, strict=True):
+        torch.testing.assert_close(cosine, float(torch.cosine_similarity(g, update, 0)), rtol=1e-4, atol=1e-4)
 
 
 def test_group_updates():

@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.testing import assert_close
 
+from motet import Balancer
 from motet.optim import APTSGD, APTAdamW, APTMuon, Hybrid, MomentumRecorder, RankOne, momentum_report, muon
 
 SHAPES = ((6, 4), (3, 5))
@@ -550,6 +551,109 @@ def test_tasks_are_those_of_one_step():
     assert recorder.steps[2].counterfactual is None
 
 
+class Shared(torch.nn.Module):
+    """A trunk of two layers under two heads."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = torch.nn.Sequential(
+            torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 4), torch.nn.Tanh()
+        ).double()
+        self.heads = torch.nn.ModuleDict({"a": torch.nn.Linear(4, 1), "b": torch.nn.Linear(4, 1)}).double()
+
+    def losses(self, z):
+        return {task: (head(z) - 1).pow(2).mean() for task, head in self.heads.items()}
+
+
+def by_features(scaler=None, change=lambda model: None, optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)):
+    """The recorder after steps on the plain sum from features, the tasks' gradients as autograd has them, and u."""
+    model = Shared()
+    optimizer = optimizer(model.parameters())
+    recorder = MomentumRecorder(optimizer, every=2, parameters=model.trunk.parameters(), names=("a", "b"))
+    balancer = Balancer("sum", on_gradients=recorder.task_gradients)
+    truth, moved = [], []
+    for _ in range(6):
+        z = model.trunk(torch.randn(8, 6, dtype=torch.float64))
+        losses = model.losses(z)
+        trunk = list(model.trunk.parameters())
+        truth.append([flat(torch.autograd.grad(loss, trunk, retain_graph=True)) for loss in losses.values()])
+        before = flat(trunk)
+        optimizer.zero_grad()
+        balancer.backward({t: loss if scaler is None else scaler.scale(loss) for t, loss in losses.items()}, features=z)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        change(model)
+        optimizer.step() if scaler is None else scaler.step(optimizer)
+        if scaler is not None:
+            scaler.update()
+        moved.append(before - flat(trunk))
+    return recorder, truth, moved
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_balancer_hands_over_gradients_that_are_compared_as_they_are_in_the_step(make, scaled, clipped):
+    options = {"momentum": 0.9} if make is torch.optim.SGD else {"weight_decay": 0.0}
+    recorder, truth, moved = by_features(
+        torch.amp.GradScaler("cpu") if scaled else None,
+        (lambda model: torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)) if clipped else lambda model: None,
+        lambda p: make(p, lr=0.01, **options),
+    )
+    for step in recorder.steps:
+        cosines = [torch.cosine_similarity(g, moved[step.step - 1], 0) for g in truth[step.step - 1]]
+        assert list(step.cosine_tasks) == ["a", "b"]
+        assert_close(list(step.cosine_tasks.values()), [float(c) for c in cosines], rtol=1e-6, atol=1e-9)
+        assert step.counterfactual < 1e-5
+        assert step.reason is None
+
+
+def test_gradients_changed_by_more_than_one_factor_are_not_compared():
+    def clamp(model):
+        for p in model.parameters():
+            p.grad.clamp_(-0.01, 0.01)
+
+    recorder, _, _ = by_features(change=clamp)
+    for step in recorder.steps:
+        assert step.cosine_tasks == {"a": None, "b": None}
+        assert step.counterfactual is None
+        assert "more than one factor" in step.reason
+        assert step.cosine_gradient is not None
+    assert "of 3 steps neither cosines nor change can be told" in str(momentum_report(recorder))
+
+
+def test_gradients_of_tasks_may_come_before_the_one_of_the_step_is_written():
+    params = parameters()
+    optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    recorder = MomentumRecorder(optimizer, every=1)
+    for t in range(3):  # While .grad is still that of the step before.
+        recorder.tasks(jacobian(t))
+        train(params, optimizer, range(t, t + 1), make=lambda t: jacobian(t).sum(0))
+        assert recorder.steps[-1].counterfactual < 1e-12
+
+
+def test_columns_go_to_the_parameters_they_are_named_for():
+    params = parameters()
+    optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    recorder = MomentumRecorder(optimizer, every=1, parameters=params[:1])
+    for p, g in zip(params, rows(params, weighted(0)), strict=True):
+        p.grad = g
+    J = jacobian(0)
+    turned = torch.cat([J[:, 24:], J[:, :24]], 1)
+    recorder.task_gradients(turned, params[::-1])  # A parameter more, which is passed over.
+    optimizer.step()
+    assert_close(recorder.steps[0].cosine_tasks["0"], float(torch.cosine_similarity(J[0, :24], weighted(0)[:24], 0)))
+    for theirs in (params[1:], []):
+        with pytest.raises(ValueError, match="not those of the recorder's parameters: 1 of its 1 have"):
+            recorder.task_gradients(J[:, : sum(p.numel() for p in theirs)], theirs)
+    whole = MomentumRecorder(optimizer, every=1)
+    with pytest.raises(ValueError, match="not those of the recorder's parameters: 1 of its 2 have"):
+        whole.task_gradients(J[:, :24], params[:1])
+    params[1].grad = None  # What has no part in the step may be missing.
+    whole.task_gradients(J[:, :24], params[:1])
+
+
 def test_a_group_that_joins_later_is_measured_from_then_on():
     params = parameters()
     optimizer = torch.optim.Adam(params[:1])
@@ -647,6 +751,7 @@ def test_the_text_says_the_share_the_weight_and_every_task():
     [
         (lambda p: {"window": 0}, "window must be a whole number of at least 1, not 0"),
         (lambda p: {"every": 2.5}, "every must be a whole number of at least 1, not 2.5"),
+        (lambda p: {"names": ("a", "a")}, "names must be different names, one a task"),
         (lambda p: {"parameters": []}, "parameters must be one or more of the optimizer's own"),
         (lambda p: {"parameters": [p[0], Parameter(torch.ones(1))]}, "parameters must be one or more of the"),
     ],

@@ -51,7 +51,9 @@ def fixed_error(mu: Tensor, d: Tensor) -> dict[float, float]:
 def tracking_error(mu: Tensor, d: Tensor, groups: Mapping[str, dict[str, object]]) -> dict[str, float]:
     """Mean squared tracking error of APTSGD's momentum; a parameter is a seed, so the scope is a tensor."""
     made = {name: [torch.nn.Parameter(torch.zeros_like(row)) for row in d[0]] for name in groups}
-    optimizer = APTSGD([{"params": made[name], **options} for name, options in groups.items()], lr=0.0, scope="tensor")
+    optimizer = APTSGD(
+        [{"params": made[name], "scope": "tensor", **options} for name, options in groups.items()], lr=0.0
+    )
     total = dict.fromkeys(groups, 0.0)
     for mu_t, d_t in zip(mu, d, strict=True):
         for params in made.values():

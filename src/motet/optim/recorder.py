@@ -28,6 +28,7 @@ from motet.optim.linear import (
 )
 from motet.optim.momentum import Group, active
 from motet.optim.muon import APTMuon
+from motet.optim.rescaling import Rescaling
 
 _PIECE = 1 << 13
 """Numbers of each vector that are looked at together."""
@@ -59,6 +60,7 @@ class MomentumStep:
         cosine_tasks: Cosine of u_t and each task's gradient: positive where the step helps the task.
         counterfactual: ‖u(d) - u(Σₖ gₖ)‖ / ‖u(d)‖, how much of this update would have been another one, had the
             optimizer been given the plain sum of the tasks' gradients in this step.
+        reason: Why `cosine_tasks` and `counterfactual` are None although tasks were given; None where they are not.
         gradient_norm: ‖d_t‖.
         momentum_norm: ‖m_t‖, as the state holds it, without bias correction.
         update_norm: ‖u_t‖.
@@ -78,6 +80,7 @@ class MomentumStep:
     cosine_momentum: float | None = None
     cosine_tasks: dict[str, float | None] = field(default_factory=dict)
     counterfactual: float | None = None
+    reason: str | None = None
     gradient_norm: float | None = None
     update_norm: float | None = None
     effective_ranks: tuple[float, float, float] | None = None
@@ -94,6 +97,9 @@ class MomentumRecorder:
                 optimizer.step()
         print(momentum_report(recorder))
 
+    A `motet.Balancer` hands the tasks' gradients over by itself, ``on_gradients=recorder.task_gradients``, but has them
+    made in every step: on the exact route, not only where a step is due.
+
     The results are in ``recorder.steps``, one `MomentumStep` a measured step. Training is the same bit for bit: the
     counterfactual is the optimizer's own rule on a copy of parameters and state.
 
@@ -103,6 +109,7 @@ class MomentumRecorder:
         every: One step in so many is measured, ≥ 1: steps `every`, 2·`every`, …
         parameters: What is measured; all of the optimizer's by default. Give the trunk's where the heads, whose
             gradients no method changes, should not count, or one part of a `Hybrid` at a time.
+        names: The tasks of `task_gradients`, in the order of its rows; "0", "1", … by default.
 
     Cost:
         A measured step takes a copy of the optimizer with its parameters and state, and one more step on it where tasks
@@ -120,13 +127,20 @@ class MomentumRecorder:
         Parameters of different optimizers in a `Hybrid` are one long vector here; weights are then means over its
         numbers. Of `APTMuon` the shares are those before direction preservation, the cosines those after it.
 
-        The plain sum enters the counterfactual as the tasks were given: where ``.grad`` is clipped or has heads' own
-        gradients, that is part of the difference. β is chosen anew. With a `noise_hook`, which must not be asked twice
+        The plain sum enters the counterfactual as the tasks were given, times the one factor by which ``.grad`` was
+        multiplied from then to the step, as a GradScaler that unscales and clipping by the norm of all do. Where it is
+        not one factor, counterfactual and tasks' cosines are None, and ``step.reason`` says so. Heads' own gradients in
+        ``.grad`` are part of the difference. β is chosen anew. With a `noise_hook`, which must not be asked twice
         a step, the counterfactual is None.
     """
 
     def __init__(
-        self, optimizer: Optimizer, window: int = 8, every: int = 50, parameters: Iterable[Tensor] | None = None
+        self,
+        optimizer: Optimizer,
+        window: int = 8,
+        every: int = 50,
+        parameters: Iterable[Tensor] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         check_supported(optimizer)
         for option, value in (("window", window), ("every", every)):
@@ -142,7 +156,14 @@ class MomentumRecorder:
         theirs = set(all_parameters(optimizer))
         if self._chosen is not None and not (self._chosen and theirs.issuperset(self._chosen)):
             raise ValueError("parameters must be one or more of the optimizer's own parameters")
+        self.names = None if names is None else tuple(names)
+        if self.names is not None and (isinstance(names, str) or len(set(self.names)) != len(self.names)):
+            raise ValueError(f"names must be different names, one a task, not {names!r}")
         self._tasks: dict[str, list[Tensor | None]] = {}
+        self._rescaling: Rescaling | None = None
+        self._written: list[tuple[Tensor, weakref.ref[Tensor]]] = []
+        self._factor: float | None = 1.0
+        self._reason: str | None = None
         self._kept: list[_Kept] = []
         self._pending: _Kept | None = None
         self._replica: Optimizer | None = None
@@ -163,38 +184,93 @@ class MomentumRecorder:
         return self in ATTACHED and (self.count + 1) % self.every == 0
 
     def tasks(
-        self, gradients: Mapping[str, Sequence[Tensor | None]] | Tensor, names: Sequence[str] | None = None
+        self,
+        gradients: Mapping[str, Sequence[Tensor | None]] | Tensor,
+        names: Sequence[str] | None = None,
+        parameters: Sequence[Tensor] | None = None,
     ) -> None:
         """Give the tasks' gradients of the next step; they are read in it and forgotten, and ignored if it is not due.
 
+        What multiplies ``.grad`` between here and the step counts for them too. A ``.grad`` that is replaced since is
+        taken for one that was not written yet, and is compared with them as they are.
+
         Args:
-            gradients: By task one gradient for each of `parameters`, None where the task has none; or the Jacobian,
+            gradients: By task one gradient for each of the parameters, None where the task has none; or the Jacobian,
                 (K, P), whose rows hold those of all parameters one after another.
-            names: The Jacobian's tasks; "0", "1", … by default.
+            names: The Jacobian's tasks; those of the recorder by default, or "0", "1", ….
+            parameters: Whose gradients these are, in their order; `MomentumRecorder.parameters` by default. Others
+                than the recorder's are passed over, and one of the recorder's that is not among them has none.
         """
-        parameters = self.parameters
+        self._tasks = self._by_task(gradients, names, parameters)
+        self._rescaling, self._written = None, []
+        if self.due:
+            mine = [p for p in self.parameters if p.grad is not None]
+            self._rescaling = Rescaling(mine)
+            self._written = [(p, weakref.ref(p.grad)) for p in mine if p.grad is not None]
+
+    def task_gradients(self, gradients: Tensor, parameters: Sequence[Tensor]) -> None:
+        """Give the tasks' gradients as a `motet.Balancer` does: ``on_gradients=recorder.task_gradients``.
+
+        As `tasks`, with the names of the recorder; ``.grad`` must be written already.
+
+        Args:
+            gradients: The Jacobian, (K, P).
+            parameters: The columns' parameters, in any order.
+        """
+        self.tasks(gradients, None, parameters)
+        self._written = []
+
+    def _by_task(
+        self,
+        gradients: Mapping[str, Sequence[Tensor | None]] | Tensor,
+        names: Sequence[str] | None,
+        parameters: Sequence[Tensor] | None,
+    ) -> dict[str, list[Tensor | None]]:
+        """The gradients of each task in the order of `parameters` of the recorder, checked."""
+        mine = self.parameters
+        theirs = mine if parameters is None else list(parameters)
+        missing = set(mine).difference(theirs)
+        if len(missing) == len(mine) or any(p.grad is not None for p in missing):
+            raise ValueError(
+                f"the tasks' gradients are not those of the recorder's parameters: {len(missing)} of its {len(mine)} "
+                f"have a gradient and are missing among the {len(theirs)} given. Make the recorder with parameters=, "
+                f"those that the tasks share"
+            )
         if isinstance(gradients, Tensor):
-            sizes = [p.numel() for p in parameters]
+            sizes = [p.numel() for p in theirs]
             if gradients.ndim != 2 or not len(gradients) or gradients.shape[1] != sum(sizes):
                 raise ValueError(f"the Jacobian must be (K, {sum(sizes)}), not {tuple(gradients.shape)}")
+            names = names if names is not None else self.names
             names = [str(k) for k in range(len(gradients))] if names is None else list(names)
-            if len(set(names)) != len(gradients):
+            if len(names) != len(gradients) or len(set(names)) != len(names):
                 raise ValueError(f"names must be {len(gradients)} different names, one a task, not {names}")
-            rows = gradients.detach().split(sizes, 1)
-            self._tasks = {name: [part[k] for part in rows] for k, name in enumerate(names)}
-            return
+            columns = dict(zip(theirs, gradients.detach().split(sizes, 1), strict=True))
+            return {name: [columns[p][k] if p in columns else None for p in mine] for k, name in enumerate(names)}
         if names is not None or not gradients:
             raise ValueError("names are for a Jacobian; a mapping has its own, and at least one")
+        found: dict[str, list[Tensor | None]] = {}
         for name, given in gradients.items():
             sizes_given = [None if g is None else g.numel() for g in given]
-            if len(sizes_given) != len(parameters) or any(
-                n not in (None, p.numel()) for n, p in zip(sizes_given, parameters, strict=True)
+            if len(sizes_given) != len(theirs) or any(
+                n not in (None, p.numel()) for n, p in zip(sizes_given, theirs, strict=True)
             ):
                 raise ValueError(
-                    f"task {name!r} must have one gradient, or None, for each of the {len(parameters)} measured "
+                    f"task {name!r} must have one gradient, or None, for each of the {len(theirs)} measured "
                     f"parameters and of its size"
                 )
-        self._tasks = {name: [None if g is None else g.detach() for g in given] for name, given in gradients.items()}
+            own = {p: g.detach() for p, g in zip(theirs, given, strict=True) if g is not None}
+            found[name] = [own.get(p) for p in mine]
+        return found
+
+    def _rescaled(self) -> None:
+        """Find the factor by which ``.grad`` was multiplied since the tasks' were given."""
+        self._factor, self._reason = 1.0, None
+        if self._rescaling is None or any(grad() is not p.grad for p, grad in self._written):
+            return
+        try:
+            self._factor = self._rescaling.factor()
+        except RuntimeError as error:
+            self._factor, self._reason = None, str(error)
 
     def remove(self) -> None:
         """Take the hooks off the optimizer and give back all memory but the results."""
@@ -202,6 +278,7 @@ class MomentumRecorder:
             handle.remove()
         ATTACHED.discard(self)
         self._tasks, self._kept, self._pending, self._replica = {}, [], None, None
+        self._rescaling, self._written = None, []
 
     def __enter__(self) -> MomentumRecorder:
         return self
@@ -241,12 +318,14 @@ class MomentumRecorder:
                     if self.optimizer.state.get(p, {}).get(buffer_of(group)) is None:
                         self._pending.first.add(p)
         if self.due:
+            self._rescaled()
             self._replica = _replicate(self.optimizer)
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         pending, self._pending = self._pending, None
         tasks, self._tasks = self._tasks, {}
+        self._rescaling, self._written = None, []
         replica, self._replica = self._replica, None
         self.count += 1
         if pending is None:
@@ -267,6 +346,7 @@ class MomentumRecorder:
     def _measure(self, replica: Optimizer, tasks: dict[str, list[Tensor | None]]) -> MomentumStep:
         """All numbers of the step that was just made; `replica` is the optimizer before it."""
         optimizer = self.optimizer
+        rescaled, reason = self._factor, self._reason
         by_parameter = {p: [given[i] for given in tasks.values()] for i, p in enumerate(self.parameters)}
         items = list(_items(optimizer, replica, self._kept[-1]))
         numbers = sum(item.p.numel() for item in items)
@@ -326,10 +406,15 @@ class MomentumRecorder:
             cosine_gradient=_cosine(ud, uu, dd),
             cosine_momentum=_cosine(um, uu, mm),
             cosine_tasks={
-                name: _cosine(product, uu, square)
+                name: None if rescaled is None else _cosine(product, uu, square)
                 for name, product, square in zip(tasks, task_products, task_squares, strict=True)
             },
-            counterfactual=_counterfactual(optimizer, replica, items, by_parameter, uu) if tasks else None,
+            counterfactual=(
+                _counterfactual(optimizer, replica, items, by_parameter, rescaled, uu)
+                if tasks and rescaled is not None
+                else None
+            ),
+            reason=reason,
             gradient_norm=_finite(math.sqrt(dd)),
             update_norm=_finite(math.sqrt(uu)),
             effective_ranks=_mean_ranks(optimizer, [item.p for item in items]),
@@ -390,9 +475,10 @@ def _counterfactual(
     replica: Optimizer,
     items: list[_Item],
     tasks: dict[Tensor, list[Tensor | None]],
+    factor: float,
     square: float,
 ) -> float | None:
-    """‖u(d) - u(Σₖ gₖ)‖ / ‖u(d)‖, with the step of the replica, which is used up; `square` is ‖u(d)‖²."""
+    """‖u(d) - u(c Σₖ gₖ)‖ / ‖u(d)‖, with the step of the replica, which is used up; `square` is ‖u(d)‖², `factor` c."""
     if getattr(getattr(optimizer, "adaptive", None), "noise_hook", None) is not None:
         return None
     for p, other in zip(all_parameters(optimizer), all_parameters(replica), strict=True):
@@ -402,7 +488,7 @@ def _counterfactual(
         total = torch.zeros_like(item.p.grad)
         for g in tasks[item.p]:
             if g is not None:
-                total += g.to(total.device).reshape(total.shape)
+                total += (g if factor == 1 else g * factor).to(total.device).reshape(total.shape)
         item.before.grad = total
     # Past torch's wrapper, so that hooks on the steps of all optimizers do not hear of it.
     step: Callable[[Optimizer], Any] = inspect.unwrap(type(replica).step)

@@ -100,6 +100,9 @@ class MomentumReport:
         if self._tasks:
             each = ", ".join(f"{name} {_text(self.median(f'cosine_task_{name}'))}" for name in self._tasks)
             lines.append(f"  cosine of the update with the gradient of: {each}")
+            untold = [step.reason for step in self.steps if step.reason is not None]
+            if untold:
+                lines.append(f"  of {len(untold)} steps neither cosines nor change can be told: {untold[-1]}")
             change = self.median("counterfactual")
             lines.append(
                 f"  given the plain sum instead, the update would have changed by {_text(change)} of its length"
