@@ -1,4 +1,4 @@
-"""The command ``motet``: compare, affinity, report, methods, problems."""
+"""The command ``motet``: compare, affinity, select, report, methods, problems."""
 
 import json
 import logging
@@ -21,6 +21,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 from motet import loop, methods, problems
 from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem, from_table
+from motet.selecting.options import Select
 from motet.study import catalogue, terminal
 from motet.study.options import Affinity, Compare, Methods, Problems, Report, Tasks, check, check_affinity, rule
 from motet.study.provenance import command
@@ -50,6 +51,7 @@ def _run(arguments: list[str]) -> int:
     commands: dict[str, Callable[..., Any]] = {
         "compare": Compare,
         "affinity": Affinity,
+        "select": Select,
         "report": Report,
         "methods": Methods,
         "problems": Problems,
@@ -69,6 +71,7 @@ def _run(arguments: list[str]) -> int:
     actions: dict[type, Callable[[Any], int]] = {
         Compare: _compare,
         Affinity: _affinity,
+        Select: _select,
         Report: _report,
         Methods: _methods,
         Problems: _problems,
@@ -159,6 +162,16 @@ def _affinity(options: Affinity) -> int:
         affinity_terminal.summary(console, found, said)
         console.print(f"Page: {path}", soft_wrap=True)
     return INTERRUPTED if found.interrupted else 0
+
+
+def _select(options: Select) -> int:
+    # Imported here: estimators and figures take a second, which other commands should not wait for.
+    from motet.selecting.command import select
+
+    found, result = select(options, Console(stderr=options.json, highlight=False))
+    if options.json:
+        _print_json(result)
+    return INTERRUPTED if found.unfinished else 0
 
 
 def _loop(name: str, seed: int) -> "Source":  # noqa: ARG001  whoever calls this has seeded the initial weights

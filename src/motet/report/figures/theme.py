@@ -18,16 +18,20 @@ from matplotlib.ticker import FuncFormatter
 
 from motet.report.numbers import short
 from motet.study.results import SINGLE, SUM
+from motet.theme import BETTER as BETTER
+from motet.theme import COLOURS as COLOURS
+from motet.theme import GRID as GRID
+from motet.theme import INK as INK
+from motet.theme import LINE as LINE
+from motet.theme import MARKERS as MARKERS
+from motet.theme import MUTED as MUTED
+from motet.theme import NEGATIVE as NEGATIVE
+from motet.theme import PAPER as PAPER
+from motet.theme import POSITIVE as POSITIVE
+from motet.theme import STYLE as STYLE
+from motet.theme import WORSE as WORSE
 
-INK, MUTED, LINE, GRID, PAPER = "#1c2127", "#5d6773", "#a9b1bb", "#e3e6ea", "#fefefe"
-BETTER, WORSE = "#0f766e", "#b4412a"
-POSITIVE, NEGATIVE = "#3f86b0", "#d2694b"
 _REFERENCES = {SINGLE: ("#737d89", "D"), SUM: ("#2b3138", "s")}
-# Chosen so that any two, the references among them, stay apart for red- and green-blind readers too (CIELAB
-# distance of at least 15 in light and dark), with a contrast of 3 to the page. Colour is never the only sign:
-# every arm also has a marker, and most figures name it directly.
-COLOURS = ["#239dd3", "#d3751a", "#4aa47b", "#851e70", "#603c15", "#5820c7", "#1d61b5", "#b18b4e"]
-_MARKERS = ["o", "^", "v", "P", "X", "h", "<", ">", "p"]
 
 VARIABLES = {
     INK: "--ink",
@@ -43,18 +47,6 @@ VARIABLES = {
     **{colour: f"--arm-{i}" for i, colour in enumerate(COLOURS)},
 }
 
-STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # names are not formulas: "$" is a dollar
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "figure.facecolor": "white",
-    "axes.facecolor": "none",
-    "axes.edgecolor": LINE,
-    "axes.linewidth": 0.8,
-    "axes.labelcolor": MUTED,
-    "path.simplify": True,
-}
 NAME = 18
 """Letters of a name beside a row."""
 WIDTH = 320
@@ -94,7 +86,7 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
     looks = {arm: Style(colour, marker, arm == SINGLE) for arm, (colour, marker) in _REFERENCES.items()}
     others = sorted(set(arms) - set(looks))
     for i, arm in enumerate(others):
-        looks[arm] = Style(COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)])
+        looks[arm] = Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
     return looks
 
 
