@@ -159,13 +159,14 @@ def test_what_it_cannot_take_is_refused_by_name():
 def test_it_is_muon_and_adamw_side_by_side(apt):
     model = mlp()
     twin = copy.deepcopy(model)
-    optimizer = muon_for(model, 0.01, apt=apt, scope="group")
+    scope = {"scope": "group"} if apt else {}
+    optimizer = muon_for(model, 0.01, apt=apt, **scope)
     matrices = [twin[2].weight, twin[5].weight]
     heads = list(twin[6].parameters())
     taken = {id(p) for p in matrices + heads}
     rest = [p for p in twin.parameters() if id(p) not in taken]
     beta_min = 0.5 if apt else None
-    options = {"lr": 0.01, "weight_decay": 0.01, "beta_min": beta_min, "scope": "group"}
+    options = {"lr": 0.01, "weight_decay": 0.01, "beta_min": beta_min} | scope
     two = [
         APTMuon(matrices, adjust_lr_fn="match_rms_adamw", **options),
         APTAdamW([{"params": rest}, {"params": heads, "beta_min": None}], **options),
@@ -510,3 +511,46 @@ def test_parametrised_layers_go_where_their_weights_would():
     found = whys(model)
     assert found["1.parametrizations.weight.original"] == "hidden matrix"
     assert found["2.parametrizations.weight.original"] == "parametrised by _Orthogonal"
+
+
+def test_the_last_layers_of_towers_that_are_attributes_are_heads():
+    towers = {
+        name: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, k)) for name, k in (("depth", 3), ("seg", 5))
+    }
+    assert set(muons(Layered(trunk=mlp()[:3], **towers))) == {"trunk.2.weight", "depth.0.weight", "seg.0.weight"}
+    # What other layers read through a flattening or a concatenation is no output.
+    net = Layered(features=nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3)), out=nn.Linear(400, 3))
+    assert set(muons(net)) == {"features.1.weight"}
+    two = {"image": nn.Sequential(nn.Linear(9, 8), nn.Linear(8, 10)), "text": nn.Sequential(nn.Linear(5, 8))}
+    assert "image.1.weight" in muons(Layered(**two, out=nn.Sequential(nn.Linear(18, 8), nn.Linear(8, 2))))
+
+
+def test_a_fused_projection_of_unknown_blocks_goes_to_muon_only_where_splits_names_it():
+    class Conv1D(nn.Module):  # As of GPT-2: (in, out).
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 24))
+
+    model = Layered(first=nn.Linear(5, 8), c_attn=Conv1D(), qkv=nn.Linear(8, 12), head=nn.Linear(8, 2))
+    assert muons(model) == {}
+    assert "splits" in whys(model)["c_attn.weight"]
+    assert muons(model, splits={"qkv": 3, "c_attn": 1}) == {"qkv.weight": 3, "c_attn.weight": 1}
+
+
+def test_a_copy_of_a_hybrid_keeps_the_hook_that_measures_noise():
+    optimizer = muon_for(mlp(), 1e-3, apt=True, rule="a7")
+    optimizer.adaptive.noise_hook = lambda: 0.5
+    twin = copy.deepcopy(optimizer)
+    assert twin.adaptive.noise_hook is not None
+    train(twin, 3)
+    train(optimizer, 3)
+    for one, other in zip(twin.param_groups, optimizer.param_groups, strict=True):
+        assert one["rule"] == "A7"
+        if one["beta_min"] is not None:
+            assert torch.equal(one["noise"], other["noise"])
+
+
+def test_a_hybrid_refuses_options_of_adaptation_where_nothing_adapts():
+    with pytest.raises(ValueError, match="rule='A2' is an option of adaptive momentum"):
+        muon_for(mlp(), 1e-3, rule="A2")
+    copy.deepcopy(muon_for(mlp(), 1e-3, apt=True, rule="A2"))

@@ -84,7 +84,14 @@ def test_a_prefix_that_changes_nothing_is_trained_once():
     [
         ("muno+sum", "did you mean 'muon'"),
         ("muno(beta=0.9)+sum", "no optimizer 'muno': did you mean 'muon'"),
-        ("muon(momentum=0.9)+sum", "muon has no option 'momentum': there are lr, beta, preserve, variant"),
+        ("muon(momentum=0.9)+sum", "muon has no option 'momentum': did you mean 'beta'"),
+        ("muon(speed=0.9)+sum", "muon has no option 'speed': there are lr, beta, preserve, variant"),
+        ("apt-muon(rho=0.1)+sum", "did you mean 'preserve'"),
+        ("apt+sum", "the optimizers adamw, muon, apt-adamw"),
+        ("sgd+sum", "the optimizers adamw, muon, apt-adamw"),
+        ("muon:lr=0.01+sum", r"write muon\(lr=0.01\)\+sum"),
+        ("muon lr=0.01+sum", r"write muon\(lr=0.01\)\+sum"),
+        ("muon(lr=.01+sum", "the bracket of muon is not closed"),
         ("adamw(beta_min=0.5)+sum", "adamw has no option 'beta_min': did you mean 'beta'"),
         ("muon(lr=0)+sum", "lr must be positive and finite, not 0"),
         ("adamw(lr=-1)+sum", "lr must be positive and finite, not -1"),
@@ -109,7 +116,7 @@ def test_a_prefix_that_changes_nothing_is_trained_once():
         ("muon+groups:random", "takes a number"),
         ("muon+sum:steps=groups", "takes a number"),
         ("muon+no-such-method", "there is no arm"),
-        ("muon(preserve=0.1)+fair-grad@features", "which the features route does not have: use route='exact'"),
+        ("muon(preserve=0.1)+fair-grad@features", "which the features route does not have: it needs @exact"),
         ("muon(preserve=0.1)+groups", "variant=L3 or variant=L4"),
         ("muon(preserve=0.1)+sum:steps=2", "variant=L3 or variant=L4"),
         ("ada-task+fair-grad", "write ada-task\\+sum"),
@@ -269,7 +276,7 @@ def test_a_study_keeps_what_was_measured_and_says_that_another_optimizer_is_part
 
 def test_the_caveat_names_no_arm_with_the_plain_optimizer_and_no_control_that_is_there():
     assert caveats.of_optimizers(["stl", "sum", "ema=0.9+mgda", "something(else)+sum"]) == []
-    [said] = caveats.of_optimizers(["stl", "sum", "muon+sum", "muon+mgda", "mgda"])
+    [said, _] = caveats.of_optimizers(["stl", "sum", "muon+sum", "muon+mgda", "mgda"])
     assert "Not in this study" not in said
     assert " mgda" not in said
 
@@ -286,7 +293,7 @@ def test_the_report_names_arms_with_a_learning_rate_of_their_own(tmp_path):
 
 def test_the_caveat_names_arms_with_a_learning_rate_of_their_own():
     arms = ["stl", "sum", "muon(lr=0.01)+sum", "muon(lr=0.01)+mgda", "muon+sum"]
-    other, rate = caveats.of_optimizers(arms)
+    other, rate, _ = caveats.of_optimizers(arms)
     assert "learning rate" not in other
     assert rate.startswith("muon(lr=0.01)+sum and muon(lr=0.01)+mgda train at learning rates of their own")
     assert "muon+sum," not in rate
@@ -297,3 +304,9 @@ def test_the_catalogue_names_every_optimizer_and_how_to_tell_its_gain_apart():
     for label in ("muon+sum", "muon+fair-grad", "apt-adamw+fair-grad", "muon(lr=0.01)+sum"):
         assert label in _MIXED
         assert parse(label).label == label
+
+
+def test_the_caveat_says_that_muon_at_the_studys_rate_may_look_bad():
+    *_, said = caveats.of_optimizers(["stl", "sum", "muon+sum", "apt-muon+mgda", "muon(lr=0.01)+sum", "apt-adamw+sum"])
+    assert said.startswith("muon+sum and apt-muon+mgda train at the study's learning rate.")
+    assert not any("Muon's best" in text for text in caveats.of_optimizers(["stl", "sum", "muon(lr=0.01)+sum"]))

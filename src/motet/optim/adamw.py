@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
-from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, entries, store
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, check_betas, check_positive, entries, store
 
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
@@ -43,13 +43,22 @@ class APTAdamW(Adapting):
         foreach, fused: Implementation, as in torch; None takes the fused kernel on the CPU and torch's choice
             elsewhere. A group that adapts is fused on the CPU only: the kernel takes β as a number of the host.
 
+    Raises:
+        ValueError, TypeError: for an option out of range or, where none adapts, of adaptive momentum, and for complex
+            or sparse parameters, or sharded ones that adapt, by name.
+
+    Shapes:
+        Parameters of any shape.
+
     Cost:
         benchmarks/optim.py, 10M parameters on one CPU thread, against torch's fused AdamW: 1.0 with a fixed β, 1.7
         with the momentum reference, 1.9 with the previous gradient, 2.5 with A7.
 
     Note:
-        Reconstruction: which moment the paper adapts, and how, is not public. The bias correction is exact for a
-        β that varies; it is Adam's where β is constant. A parameter without a gradient does not move and nor does
+        APT (applicability of advanced optimizers), arXiv 2604.08939, reconstruction: which moment the paper adapts, and
+        how, is not public. For A7 with a measured noise set ``optimizer.adaptive.noise_hook``.
+        The bias correction is exact for a β that varies; it is Adam's where β is constant.
+        A parameter without a gradient does not move and nor does
         its state. A gradient that is not finite moves the parameter and its moments as in every torch optimizer,
         but never β: guard it with GradScaler, by clipping with ``error_if_nonfinite``, or with `Balancer`.
         State of torch.optim.AdamW can be loaded.
@@ -85,6 +94,8 @@ class APTAdamW(Adapting):
         defaults |= {"maximize": maximize, "foreach": foreach, "fused": fused}
         self.adaptive = AdaptiveMomentum()
         super().__init__(params, defaults)
+        if not any("optimizer" in group for group in self.param_groups):  # A `Hybrid` knows its other groups.
+            AdaptiveMomentum.check_used(self.param_groups, rule, reference, scope, smoothing)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, with options of its own; refuses what this optimizer cannot do, by name."""
@@ -256,12 +267,8 @@ def laid_out(p: Tensor) -> Tensor:
 
 
 def _check(group: Group) -> None:
-    betas = group["betas"]
-    if len(betas) != 2 or not 0 <= betas[1] < 1:
-        raise ValueError(f"betas must be two coefficients in [0, 1), not {betas}")
-    for option in ("lr", "eps", "weight_decay"):
-        if not group[option] >= 0:
-            raise ValueError(f"{option} must be at least 0, not {group[option]}")
+    check_betas(group)
+    check_positive(group, "lr", "eps", "weight_decay")
     if group["fused"] and group["foreach"]:
         raise ValueError("fused and foreach are two implementations: only one of them can be True")
     if group["fused"] and group["beta_min"] is not None and any(p.device.type != "cpu" for p in group["params"]):

@@ -48,6 +48,11 @@ _OLD_NORMS = ("_g", "_v", "_orig")
 """What the hooks of torch.nn.utils.weight_norm and spectral_norm add to a tensor's name."""
 
 
+_SHARED = frozenset(inspect.signature(AdaptiveMomentum.options).parameters)
+"""Options of adaptive momentum, which both parts have."""
+_FUSED = "fused projection of unknown blocks: name it in splits for Muon"
+
+
 class Route(NamedTuple):
     """Where one parameter goes, and why."""
 
@@ -80,7 +85,19 @@ class Hybrid(Optimizer):
         muon: Options of `APTMuon` for all its groups.
         adamw: Options of `APTAdamW` for all its groups.
 
+    Raises:
+        ValueError, TypeError: for options or parameters that a part refuses, as a vector in a group of Muon.
+
+    Shapes:
+        Parameters any shape; those of Muon ndim ≥ 2.
+
+    Cost:
+        That of its parts, see `APTMuon` and `APTAdamW`.
+
     Note:
+        APT (applicability of advanced optimizers), arXiv 2604.08939, reconstruction. For rule A7 with a measured noise
+        set ``optimizer.adaptive.noise_hook``, see `AdaptiveMomentum`.
+
         A group has the options of its own optimizer only, "momentum" or "betas". A "momentum" that is written into a
         group of AdamW, as OneCycleLR and CyclicLR do, becomes its β₁ at the next step.
     """
@@ -96,11 +113,19 @@ class Hybrid(Optimizer):
         self.routes: tuple[Route, ...] = ()
         self._parts: dict[str, APTMuon | APTAdamW] = {}
         super().__init__(params, {})
+        for kind, options in self.options.items():
+            groups = [group for group in self.param_groups if group["optimizer"] == kind]
+            given = AdaptiveMomentum.options(**{k: v for k, v in options.items() if k in _SHARED})
+            if groups:
+                AdaptiveMomentum.check_used(groups, **{k: v for k, v in given.items() if k != "beta_min"})
         # Schedulers that cycle the momentum ask here whether there is one.
         self.defaults = {"momentum": self.options["muon"].get("momentum", 0.95)}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the part that its ``"optimizer"`` names."""
+        """Add a group to the part that its ``"optimizer"`` names; without it AdamW's, matrices too.
+
+        `muon_for` routes a whole model only: a matrix that is to go to Muon needs ``"optimizer": "muon"`` here.
+        """
         filled = [name for name in self.defaults if name not in param_group]
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -126,7 +151,8 @@ class Hybrid(Optimizer):
             self._parts[kind] = part
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"options": self.options, "routes": self.routes}
+        own = {"options": self.options, "routes": self.routes, "adaptive": self.adaptive}
+        return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -231,25 +257,28 @@ def muon_for(
     - biases, scalars, vectors and single rows or columns,
     - depthwise and grouped convolutions,
     - what a parametrisation other than weight or spectral norm makes a weight of,
+    - matrices of a layer that is named qkv or c_attn and do not have three times as many rows as columns, unless
+      `splits` names them: how queries, keys and values lie in them can't be told,
     - tensors of more than two dimensions that belong to no layer of torch, and matrices of such modules that are named
       after an embedding, token or position.
 
     All other weights go to Muon: convolutions as (out, all else), transposed ones as (in, all else), a fused QKV
-    projection in 3 blocks (of MultiheadAttention, or a Linear with three times as many rows as columns that is named
-    qkv, in_proj or c_attn) and the gates of a recurrent layer in 3 (GRU) or 4 (LSTM). A parameter with several owners
-    goes to AdamW if any of them says so. ``print(optimizer.routing())`` shows the outcome, and why.
+    projection in 3 blocks (of MultiheadAttention, or a Linear or convolution with three times as many rows as columns
+    that is named qkv, in_proj or c_attn) and the gates of a recurrent layer in 3 (GRU) or 4 (LSTM). A parameter with
+    several owners goes to AdamW if any of them says so. ``print(optimizer.routing())`` shows the outcome, and why.
 
     Args:
         model: Its parameters must have their shapes: run a batch first where layers are lazy.
-        lr: For both parts, since the matrices' updates are scaled to the size of AdamW's (``match_rms_adamw``).
+        lr: For both parts: the matrices' updates are scaled to the size of AdamW's (``match_rms_adamw``), so AdamW's
+            rate is a starting point; Muon's best is often another, so sweep ×0.3 … ×10.
         heads: The output layers, or modules that hold them.
         apt: Adaptive momentum with ``beta_min=0.5`` unless the options say otherwise. The heads, whose gradients no
             method changes, keep a fixed one.
         inputs: The input layers, for models with several or whose first layer is registered late.
         adamw: Options of `APTAdamW` alone.
         weight_decay: Decoupled decay of both parts. AdamW's default.
-        splits: Equal blocks of rows that are matrices of their own, by name of the parameter or its layer; ``*``
-            stands for anything, as in ``{"blocks.*.kv": 2}``. Beyond and instead of those above.
+        splits: Equal blocks of rows that are matrices of their own, 1 for none, by name of the parameter or its layer;
+            ``*`` stands for anything, as in ``{"blocks.*.kv": 2}``. Beyond and instead of those above.
         **options: Options of `APTMuon`. Those of adaptive momentum hold for both parts.
 
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -262,14 +291,15 @@ def muon_for(
     4.weight   2 x 16   adamw      head: the last layer
     4.bias     2        adamw      head: the last layer
     """
-    shared = set(inspect.signature(AdaptiveMomentum.options).parameters)
     if apt:
         options.setdefault("beta_min", 0.5)
     elif options.get("beta_min") is not None:
         raise ValueError("beta_min is the lower bound of adaptive momentum: pass apt=True with it")
     muon = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": weight_decay, "lr": lr} | options
     other = (
-        {"weight_decay": weight_decay, "lr": lr} | {k: v for k, v in options.items() if k in shared} | dict(adamw or {})
+        {"weight_decay": weight_decay, "lr": lr}
+        | {k: v for k, v in options.items() if k in _SHARED}
+        | dict(adamw or {})
     )
     routes, owners = _routes(model, heads, inputs)
     routes = _split(routes, splits or {})
@@ -297,8 +327,9 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
     The modules with a name like ``head``, ``task_heads``, ``head_depth``, ``classifier`` or ``predictor``, outside of
     attention. Where nothing has such a name: the last layer with a weight in the order of registration and, where this
     is in a ModuleDict, the dictionary's other members, which in a multi-task model are other tasks' heads; further
-    layers beside the last one that take as many inputs, and last layers of its fellows in a ModuleList, if no layer
-    takes as many numbers as they give.
+    layers beside the last one that take as many inputs, and last layers of its fellows in a ModuleList or of modules
+    beside one that holds it and with inputs like it (towers that are attributes), if no layer takes as many numbers as
+    they give.
 
     Nothing is known here of the order of the forward pass: a model that registers other layers last under names that
     say nothing, or whose heads are as wide as its trunk, should pass ``heads=``.
@@ -324,11 +355,26 @@ def find_heads(model: nn.Module) -> dict[nn.Module, str]:
             if isinstance(module, nn.ModuleList):
                 ends = (list(_leaves(member))[-1:] for member in module)
                 found |= {layer: _untaken(layer) for end in ends for _, layer in end if _gives(layer, model)}
+    for layer in _ends_of_fellows(model, last):
+        if _gives(layer, model):
+            found.setdefault(layer, _untaken(layer))
     for beside, layer in layers.items():
         alike = beside.rpartition(".")[0] == path.rpartition(".")[0] and type(layer) is type(last)
         if alike and _widths(layer)[0] == _widths(last)[0] and _gives(layer, model):
             found.setdefault(layer, _untaken(layer))
     return found
+
+
+def _ends_of_fellows(model: nn.Module, last: nn.Module) -> Iterator[nn.Module]:
+    """Last layers of modules beside one that ends with `last` and take what it takes, as towers of tasks do."""
+    for around in model.modules():
+        members = [list(_leaves(child)) for child in around.children()]
+        holds = next((leaves for leaves in members if any(layer is last for _, layer in leaves)), None)
+        if holds is None or isinstance(around, nn.Sequential):  # Of which each member feeds the next.
+            continue
+        for leaves in members:
+            if leaves and leaves is not holds and _widths(leaves[0][1])[0] == _widths(holds[0][1])[0]:
+                yield leaves[-1][1]
 
 
 def _names_head(path: str) -> bool:
@@ -491,8 +537,11 @@ def _route(place: _Place, given: str) -> tuple[str, str, int]:
         split = 3
     elif own.startswith(("weight_ih", "weight_hh")):
         split = next((gates for kind, gates in _GATES.items() if isinstance(module, kind)), 1)
-    elif isinstance(module, nn.Linear) and rows == 3 * columns and _names_qkv(place.layer):
-        split, why = 3, f" by the name {place.layer!r}"
+    elif _names_qkv(place.layer):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and rows == 3 * columns:
+            split, why = 3, f" by the name {place.layer!r}"
+        elif place.layer != "in_proj" and rows != columns:  # Others are called in_proj as well.
+            return "adamw", _FUSED, 1
     what = "hidden convolution" if isinstance(module, _CONVOLUTIONS) else "hidden matrix"
     return "muon", what if split == 1 else f"{what}, {split} blocks{why}", split
 
@@ -509,7 +558,8 @@ def _split(routes: list[Route], splits: Mapping[str, int]) -> list[Route]:
         names = [
             route.name
             for route in routes
-            if route.optimizer == "muon" and any(fnmatchcase(route.name, form) for form in (key, f"{key}.*"))
+            if (route.optimizer == "muon" or route.reason == _FUSED)
+            and any(fnmatchcase(route.name, form) for form in (key, f"{key}.*"))
         ]
         if not names:
             raise ValueError(f"splits[{key!r}] names no parameter that goes to Muon: see muon_for(…).routing()")
@@ -517,7 +567,7 @@ def _split(routes: list[Route], splits: Mapping[str, int]) -> list[Route]:
             if route.name in names:
                 if route.shape[0] % split:
                     raise ValueError(f"splits[{key!r}] does not divide the {route.shape[0]} rows of {route.name}")
-                what = route.reason.partition(",")[0]
-                reason = what if split == 1 else f"{what}, {split} blocks, as given"
-                routes[i] = route._replace(split=split, reason=reason)
+                what = "fused projection, whole" if route.reason == _FUSED else route.reason.partition(",")[0]
+                reason = what if split == 1 else f"{what.partition(',')[0]}, {split} blocks, as given"
+                routes[i] = route._replace(optimizer="muon", split=split, reason=reason)
     return routes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -93,8 +95,9 @@ class AdaptiveMomentum:
         memory when it should be long, and a fixed β tracks better.
     """
 
-    noise_hook: Callable[[], Tensor] | None = None
-    """For A7 with the global scope: returns this step's s², for example `noise_of` two half batches' gradients."""
+    noise_hook: Callable[[], Tensor | float] | None = None
+    """For A7 with the global scope: returns this step's s², for example `noise_of` two half batches' gradients. Set it
+    on the optimizer's own rule: ``optimizer.adaptive.noise_hook = …``."""
 
     def __init__(self, starts_full: bool = False) -> None:
         self.starts_full = starts_full
@@ -110,7 +113,7 @@ class AdaptiveMomentum:
         """What an optimizer adds to its defaults. `smoothing` None is the rule's own γ: 0.9 for A6 and A7, else 0."""
         return {
             "beta_min": beta_min,
-            "rule": rule,
+            "rule": rule.upper() if isinstance(rule, str) else rule,
             "reference": reference,
             "scope": scope,
             "smoothing": smoothing,
@@ -120,9 +123,15 @@ class AdaptiveMomentum:
     def check(group: Group) -> None:
         """Refuse options out of range and parameters that no rule is defined for; for `add_param_group`."""
         rules = (*PHI, "A7")
+        if isinstance(group["rule"], str):
+            group["rule"] = group["rule"].upper()
         for option, allowed in (("rule", rules), ("reference", REFERENCES), ("scope", SCOPES)):
             if group[option] not in allowed:
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, not {group[option]!r}")
+        for option in ("beta_min", "smoothing"):
+            if group[option] is not None:
+                check_number(option, group[option])
+        check_number("the momentum coefficient", group["betas"][0] if "betas" in group else group["momentum"])
         top, low, smoothing = beta_max(group), group["beta_min"], group["smoothing"]
         if not 0 <= top < 1:
             raise ValueError(f"the momentum coefficient must be in [0, 1), not {top}")
@@ -131,6 +140,17 @@ class AdaptiveMomentum:
         if smoothing is not None and not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be in [0, 1) or None, not {smoothing}")
         check_parameters(group)
+        if low is not None:
+            refuse_sharded(group, "adapting momentum", "keep it fixed (beta_min=None) or use torch's own optimizer")
+
+    @staticmethod
+    def check_used(groups: Sequence[Group], rule: str, reference: str, scope: str, smoothing: float | None) -> None:
+        """Refuse options of adaptive momentum, given for all groups of which none adapts; for constructors."""
+        plain = AdaptiveMomentum.options()
+        given = AdaptiveMomentum.options(None, rule, reference, scope, smoothing)
+        for option, value in given.items():
+            if value != plain[option] and all(group["beta_min"] is None for group in groups):
+                raise ValueError(f"{option}={value!r} is an option of adaptive momentum: pass beta_min with it, as 0.5")
 
     @torch.no_grad()
     def betas(
@@ -147,6 +167,8 @@ class AdaptiveMomentum:
         MPS) for ``groups[i]["params"][j]``, None where that has no gradient or its group does not adapt. `p.grad`
         is read, never changed.
         """
+        if self.noise_hook is not None and not any(g["rule"] == "A7" and g["beta_min"] is not None for g in groups):
+            raise ValueError("noise_hook is set and no group would call it: only rule A7, with a beta_min, does")
         names = [buffers] * len(groups) if isinstance(buffers, str) else buffers
         result: list[list[Tensor | None]] = [[None] * len(group["params"]) for group in groups]
         measured: dict[int, tuple[list[int], Tensor]] = {}
@@ -177,7 +199,7 @@ class AdaptiveMomentum:
         if self.noise_hook is not None:
             if group["scope"] != "global":
                 raise ValueError(f"noise_hook measures all parameters: scope must be global, not {group['scope']}")
-            noise = self.noise_hook().to(Q).expand_as(Q)
+            noise = torch.as_tensor(self.noise_hook()).detach().to(Q).reshape(-1).expand_as(Q)
             drift = Q - 2 * noise
         drift, noise = (_smooth(group, name, js, x, 0.0) for name, x in (("drift", drift), ("noise", noise)))
         low = 1 - beta_max(group)
@@ -217,6 +239,41 @@ def check_parameters(group: Group) -> None:
         if p.is_complex() or p.layout != torch.strided:
             kind = "complex" if p.is_complex() else "sparse"
             raise TypeError(f"{name_of(group, j)} is {kind}; only dense real parameters are supported")
+
+
+def refuse_sharded(group: Group, what: str, instead: str) -> None:
+    """Refuse DTensors, known without torch.distributed, by name."""
+    for j, p in enumerate(group["params"]):
+        if hasattr(p, "device_mesh") and hasattr(p, "placements"):
+            raise TypeError(f"{name_of(group, j)} is sharded (a DTensor), with which {what} does not work: {instead}")
+
+
+def check_number(option: str, value: Any) -> None:
+    """Refuse what is no number; a tensor may hold one."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{option} must be one number, not a tensor of shape {tuple(value.shape)}")
+    elif isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{option} must be a number, not {value!r}")
+
+
+def check_positive(group: Group, *options: str) -> None:
+    """Refuse options that are no finite number of at least 0, by name."""
+    for option in options:
+        check_number(option, group[option])
+        if not 0 <= group[option] < math.inf:
+            raise ValueError(f"{option} must be finite and at least 0, not {group[option]}")
+
+
+def check_betas(group: Group) -> None:
+    """Refuse betas that are not two numbers, or a second one out of [0, 1); the first is `AdaptiveMomentum.check`'s."""
+    betas = group["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ValueError(f"betas must be two coefficients in [0, 1), not {betas!r}")
+    for beta in betas:
+        check_number("each of betas", beta)
+    if not 0 <= betas[1] < 1:
+        raise ValueError(f"betas must be two coefficients in [0, 1), not {betas}")
 
 
 def active(group: Group) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from motet.optim import preservation
-from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, name_of
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, check_number, check_positive, name_of
 from motet.optim.newton_schulz import COEFFICIENTS, EPS, STEPS, newton_schulz
 from motet.optim.preservation import EffectiveRank, RankOne
 from motet.optim.rescaling import Rescaling
@@ -68,15 +68,24 @@ class APTMuon(Adapting):
             and with all elsewhere. False rounds as torch does.
         record: Whether `effective_ranks` is filled at every step; a singular value decomposition each.
 
+    Raises:
+        ValueError, TypeError: for an option out of range or, where none adapts, of adaptive momentum, and for vectors
+            and complex or sparse parameters, or sharded ones that adapt, by name.
+
+    Shapes:
+        Parameters (m, …) of ndim ≥ 2; the tasks' gradients (K, P).
+
     Cost:
         Newton–Schulz is nearly all of it; L1 and L2 add one pass over the tasks' gradients. Memory: the momentum, one
         more buffer for the previous gradient, and K more for L5.
 
     Note:
-        Reconstruction: the paper's formulas of both parts are not public. L2 is the default since it leaves U whole
-        and adds only what is missing, so ρ is the tangent of the angle between U' and U, and since it lifts a task
-        of weak gradients most at equal ρ. Whether the paper inserts its term before the momentum is open; here it is
-        at the orthogonalisation. The momentum is an average, M = βM + (1-β)D; the sum B = βB + D differs from it by
+        APT (applicability of advanced optimizers), arXiv 2604.08939, reconstruction: the formulas of both parts are not
+        public. For A7 with a measured noise set ``optimizer.adaptive.noise_hook``.
+        L2 is the default since it leaves U whole and adds only what is missing, so ρ is the tangent of the
+        angle between U' and U, and since it lifts a task of weak gradients most at equal ρ. Whether the paper inserts
+        its term before the momentum is open; here it is at the orthogonalisation. The momentum is an
+        average, M = βM + (1-β)D; the sum B = βB + D differs from it by
         more than scale once β varies. Keller Jordan's scale of a convolution is that of its kernel's last two
         dimensions; here it is that of the matrix which is orthogonalised. A gradient that is not finite moves the
         parameter as in every torch optimizer, but never β.
@@ -122,6 +131,8 @@ class APTMuon(Adapting):
         self._factor = 1.0
         self._said = False
         super().__init__(params, defaults)
+        if not any("optimizer" in group for group in self.param_groups):  # A `Hybrid` knows its other groups.
+            AdaptiveMomentum.check_used(self.param_groups, rule, reference, scope, smoothing)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, with options of its own; refuses what this optimizer cannot do, by name."""
@@ -329,12 +340,9 @@ def _matrices_of_tasks(p: Tensor, given: Tensor | RankOne, group: Group) -> Tens
 
 def _check(group: Group) -> None:
     """Refuse options out of range and parameters that are no matrices."""
-    lr, split, variant, rho = group["lr"], group["split"], group["variant"], group["preserve"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"lr must be one number, not a tensor of shape {tuple(lr.shape)}")
-    for option in ("lr", "weight_decay", "eps"):
-        if not 0 <= group[option] < math.inf:
-            raise ValueError(f"{option} must be finite and at least 0, not {group[option]}")
+    split, variant, rho = group["split"], group["variant"], group["preserve"]
+    check_positive(group, "lr", "weight_decay", "eps")
+    check_number("preserve", rho)
     if not (isinstance(group["ns_steps"], int) and 1 <= group["ns_steps"] < 100):
         raise ValueError(f"ns_steps must be a whole number from 1 to 99, not {group['ns_steps']!r}")
     if len(group["ns_coefficients"]) != 3:

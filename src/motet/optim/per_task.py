@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from motet.optim.momentum import active, check_parameters
+from motet.optim.momentum import active, check_betas, check_parameters, check_positive, refuse_sharded
 from motet.optim.rescaling import Rescaling
 
 
@@ -30,6 +30,12 @@ class AdaTask(Optimizer):
         betas: (β₁, β₂), each in [0, 1). Adam's defaults.
         eps: ε, ≥ 0.
         weight_decay: Decoupled decay λ, ≥ 0. AdamW's default.
+
+    Raises:
+        ValueError, TypeError: for an option out of range, and complex, sparse or sharded parameters, by name.
+
+    Shapes:
+        Parameters of any shape; the tasks' gradients (K, P).
 
     Scale:
         A step does not depend on the scale of any task's loss, so constant weights have no effect, and it is up to K
@@ -161,10 +167,9 @@ class AdaTask(Optimizer):
 
 
 def _check(group: dict[str, Any]) -> None:
-    betas = group["betas"]
-    for option in ("lr", "eps", "weight_decay"):
-        if not group[option] >= 0:
-            raise ValueError(f"{option} must be at least 0, not {group[option]}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two coefficients in [0, 1), not {betas}")
+    check_positive(group, "lr", "eps", "weight_decay")
+    check_betas(group)
+    if not 0 <= group["betas"][0] < 1:
+        raise ValueError(f"betas must be two coefficients in [0, 1), not {group['betas']}")
     check_parameters(group)
+    refuse_sharded(group, "a moment a task", "use torch.optim.AdamW")

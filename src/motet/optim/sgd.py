@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from motet.optim.adamw import fusable, laid_out
-from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active
+from motet.optim.momentum import Adapting, AdaptiveMomentum, Group, active, check_positive
 
 
 class APTSGD(Adapting):
@@ -34,8 +34,20 @@ class APTSGD(Adapting):
         maximize: Ascend instead of descend.
         foreach, fused: Implementation, as in torch; None takes the fused kernel on the CPU and foreach elsewhere.
 
+    Raises:
+        ValueError, TypeError: for an option out of range or, where none adapts, of adaptive momentum, and for complex
+            or sparse parameters, or sharded ones that adapt, by name.
+
+    Shapes:
+        Parameters of any shape.
+
+    Cost:
+        That of APTAdamW's rule: three products over the parameters and, for the previous gradient, one more buffer.
+
     Note:
-        Reconstruction; the paper's optimizers are Adam-like and Muon, so this is the rule without the rest. The
+        APT (applicability of advanced optimizers), arXiv 2604.08939, reconstruction; for A7 with a measured noise set
+        ``optimizer.adaptive.noise_hook``.
+        The paper's optimizers are Adam-like and Muon, so this is the rule without the rest. The
         averaged form keeps the step's length when β changes. The heavy-ball form m = βm + d, torch's default, is
         1/(1-β) times as long: multiply its learning rate by 1/(1-β) to get the same steps here. What holds for
         missing and non-finite gradients is said at `APTAdamW`.
@@ -65,6 +77,7 @@ class APTSGD(Adapting):
         defaults |= {"maximize": maximize, "foreach": foreach, "fused": fused}
         self.adaptive = AdaptiveMomentum(starts_full=True)
         super().__init__(params, defaults)
+        AdaptiveMomentum.check_used(self.param_groups, rule, reference, scope, smoothing)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, with options of its own; refuses what this optimizer cannot do, by name."""
@@ -72,9 +85,7 @@ class APTSGD(Adapting):
         group = self.param_groups[-1]
         try:
             AdaptiveMomentum.check(group)
-            for option in ("lr", "weight_decay"):
-                if not group[option] >= 0:
-                    raise ValueError(f"{option} must be at least 0, not {group[option]}")
+            check_positive(group, "lr", "weight_decay")
             if group["fused"] and (group["foreach"] or any(p.device.type != "cpu" for p in group["params"])):
                 raise ValueError("fused must be None or False where foreach is True or parameters are not on the CPU")
         except (TypeError, ValueError):

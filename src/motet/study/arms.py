@@ -168,6 +168,11 @@ def _parse(text: str, spec: str, exact: bool) -> Arm:
         if route or wrappers:
             raise ValueError(f"arm {text!r}: the plain sum with {rest} takes no wrapper and no route")
         return Arm(repeats[0], SUM, plan=repeats[1])
+    if exact and route in ("features", "last-layer", "probe", "disjoint"):
+        raise ValueError(
+            f"arm {text!r}: its optimizer looks at the tasks' gradients of every parameter, which the {route} route "
+            "does not have: it needs @exact, so leave the route out; or leave out preserve, or take variant=L3 or L4"
+        )
     options = canonical(read_options(text, rest), {option.name: option.default for option in found.options})
     label = "".join(f"{name}={write(value)}+" if value is not None else f"{name}+" for name, value in wrappers)
     label += found.name + (f":{write_options(options)}" if options else "")
@@ -249,7 +254,8 @@ def _wrapper(text: str, part: str) -> tuple[str, Any]:
         raise ValueError(f"arm {text!r}: an optimizer stands before all wrappers: move {part.strip()!r} to the front")
     if name not in _WRAPPERS:
         near = difflib.get_close_matches(name.partition("(")[0], [*_WRAPPERS, *OPTIONS], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_WRAPPERS)}"
+        both = f"there are {', '.join(_WRAPPERS)}, and the optimizers {', '.join(OPTIONS)}"
+        hint = f"did you mean {near[0]!r}?" if near else both
         raise ValueError(f"arm {text!r}: there is no wrapper {name!r}: {hint}")
     default = _WRAPPER_DEFAULTS[name]
     if not equals and name != "prefer":

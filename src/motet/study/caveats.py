@@ -78,6 +78,13 @@ def of_optimizers(arms: Sequence[str]) -> list[str]:
     if own := with_own_rate(arms):
         how = "trains at a learning rate of its own" if len(own) == 1 else "train at learning rates of their own"
         said.append(f"{_listed(own)} {how}, and all other arms at the study's: part of a difference may be the rate's.")
+    muons = [arm for arm, found in chosen.items() if found.name in ("muon", "apt-muon") and found.learning_rate is None]
+    if muons:
+        how = "trains" if len(muons) == 1 else "train"
+        said.append(
+            f"{_listed(muons)} {how} at the study's learning rate. Muon's best one is often another than AdamW's, so "
+            "Muon may do better than it looks here: try others, as in muon(lr=0.01)+sum, from ×0.3 to ×10."
+        )
     return said
 
 

@@ -29,6 +29,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Optimizers, and their options with defaults; lr is the study's learning rate where None, and beta is AdamW's β₁ or
 Muon's momentum, and β_max where it adapts."""
 
+_ELSEWHERE = {"rho": "preserve", "momentum": "beta", "betas": "beta", "beta1": "beta", "learning_rate": "lr"}
+"""What options are called elsewhere."""
+
 _PREFIX = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*(?:(\+)(.*))?$", re.DOTALL)
 
 
@@ -104,6 +107,7 @@ def read_optimizer(text: str) -> tuple[Chosen, str]:
     (Chosen(name='apt-adamw', options=(('reference', 'momentum'),)), 'fair-grad')
     """
     found = _PREFIX.match(text)
+    _check_written(text)
     if found is None or not (is_name(found[1]) or found[2] is not None):
         return PLAIN, text
     if not is_name(found[1]):
@@ -117,6 +121,8 @@ def read_optimizer(text: str) -> tuple[Chosen, str]:
     for option in given:
         if option not in OPTIONS[name]:
             near = difflib.get_close_matches(option, OPTIONS[name], n=1)
+            if (meant := _ELSEWHERE.get(option)) in OPTIONS[name]:
+                near = [str(meant)]
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIONS[name])}"
             raise ValueError(f"arm {text!r}: {name} has no option {option!r}: {hint}")
     try:
@@ -134,6 +140,17 @@ def optimizer_of(label: str) -> Chosen:
         return read_optimizer(label)[0]
     except ValueError:
         return PLAIN
+
+
+def _check_written(text: str) -> None:
+    """Refuse an optimizer whose options stand in no brackets, or in half of them."""
+    bare = re.match(r"\s*([\w-]+)[:\s]\s*(\w+\s*=[^+()]*?)\s*\+", text)
+    if bare and is_name(bare[1]):
+        right = f"{bare[1]}({bare[2]}){text[bare.end() - 1 :]}"
+        raise ValueError(f"arm {text!r}: an optimizer's options stand in brackets: write {right}")
+    half = re.match(r"\s*([\w-]+)\s*\(([^()+]*)(\+|$)", text)
+    if half and is_name(half[1]):
+        raise ValueError(f"arm {text!r}: the bracket of {half[1]} is not closed: write {half[1]}({half[2]})+METHOD")
 
 
 def _key(word: str) -> str:
