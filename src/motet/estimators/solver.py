@@ -10,6 +10,8 @@ from torch import Tensor
 
 from motet.estimators.network import Activations, Layout, backward, clip, forward
 from motet.estimators.proximal import Penalty
+from motet.estimators.tables import Tables
+from motet.losses.rank import Pairs
 
 CHECK = 5  # steps between two looks at the residuals
 ROUNDS = 5  # times that features may come back at one λ
@@ -44,8 +46,14 @@ class Objective:
     kind: str = "logistic"
     bandwidth: float = 1.0
 
+    def __post_init__(self) -> None:
+        exact = [pairs for pairs in self.pairs if isinstance(pairs, Pairs)]
+        self._tables = Tables(exact, self.bandwidth) if Tables.serve(self.pairs, self.kind) else None
+
     def losses(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """L_k (K,) in float64 and Σ w_k ∂L_k/∂f (n, K)."""
+        if self._tables is not None and (found := self._tables.losses(scores.detach())) is not None:
+            return found[0], (found[1] * self.weights).to(scores.dtype)
         columns = [column.double().requires_grad_() for column in scores.detach().unbind(1)]
         with torch.enable_grad():
             losses = [pairs.loss(f, self.kind, self.bandwidth) for pairs, f in zip(self.pairs, columns, strict=True)]
