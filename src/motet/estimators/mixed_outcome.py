@@ -21,7 +21,7 @@ from motet.estimators.outcomes import Encoded, Survival, check_rows, encode, rea
 from motet.estimators.path import PathOptions, lambda_max
 from motet.estimators.prediction import Floats, Predictions, TaskScale, bare
 from motet.estimators.progress import shown
-from motet.estimators.search import Data, Search, grid_to, outcome_weights
+from motet.estimators.search import Data, Search, grid_to, mean_known, outcome_weights
 from motet.estimators.solver import Objective
 from motet.estimators.splits import assign_folds, given_folds
 from motet.estimators.stored import Stored
@@ -361,7 +361,7 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         )
         if self.scores_path_ is not None:
             for j, outcome in enumerate(self.outcomes_):
-                table[outcome.name] = np.nanmean(self.scores_path_[:, j], axis=1)
+                table[outcome.name] = mean_known(self.scores_path_[:, j], 1)
         return table
 
 

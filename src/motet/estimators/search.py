@@ -209,7 +209,7 @@ class Search:
         """Names, and concordance (L, outcomes, folds), classes of a nominal outcome averaged."""
         names = list(dict.fromkeys(task.outcome.name for task in self.data.tasks))
         member = np.array([names.index(task.outcome.name) for task in self.data.tasks])
-        return names, np.stack([_mean(self.concordance[:, member == j], 1) for j in range(len(names))], axis=1)
+        return names, np.stack([mean_known(self.concordance[:, member == j], 1) for j in range(len(names))], axis=1)
 
     def mean_by_fold(self) -> Floats:
         """Mean concordance over tasks by their weights, (L, folds)."""
@@ -226,7 +226,7 @@ class Search:
         each = self.mean_by_fold()
         known = np.isfinite(each).sum(axis=1)
         # A λ at which some fold keeps too many features is not compared with those that all folds know.
-        mean = np.where(known == known.max(), _mean(each, 1), -np.inf)
+        mean = np.where(known == known.max(), mean_known(each, 1), -np.inf)
         best = len(mean) - 1 - int(np.argmax(mean[::-1]))  # of equals the smallest model
         if selection == "best":
             return best
@@ -274,7 +274,7 @@ def _alone(one: Callable[[int], tuple[Fitted, Floats, LeftOut]], number: int) ->
     return one(number)
 
 
-def _mean(values: Floats, axis: int) -> Floats:
+def mean_known(values: Floats, axis: int) -> Floats:
     """The mean of what is finite, NaN where nothing is."""
     there = np.isfinite(values)
     count = there.sum(axis=axis)

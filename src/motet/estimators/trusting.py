@@ -16,7 +16,7 @@ from motet.estimators.knockoffs import KnockoffSelection, knockoff_selection
 from motet.estimators.outcomes import comparable
 from motet.estimators.path import PathOptions
 from motet.estimators.permuted import PermutedControl, permuted_control
-from motet.estimators.search import Data, fit
+from motet.estimators.search import Data, fit, mean_known
 from motet.estimators.stability import StabilitySelection, stability_selection
 
 Floats = NDArray[np.float64]
@@ -208,4 +208,4 @@ def _analysis(estimator: Any, X: Any, Y: Any, seed: int) -> tuple[NDArray[np.boo
     if fitted.scores_path_ is None:
         return fitted.support_, fitted.score_per_task(X, Y).to_dict()
     at = int(np.argmin(abs(fitted.lambda_path_ - fitted.lambda_best_)))
-    return fitted.support_, dict(zip(names, np.nanmean(fitted.scores_path_[at], axis=1), strict=True))
+    return fitted.support_, dict(zip(names, mean_known(fitted.scores_path_[at], 1), strict=True))
