@@ -510,33 +510,37 @@ def _forward(A: Tensor, W: Tensor, upper: list[Tensor]) -> Tensor:
 # motet's own.
 
 
-def rank_net(**options: Any) -> Method:
-    """MixedOutcomeNetCV on these folds, once for each rule."""
+def rank_table(targets: list[Target]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Outcomes as motet takes them: Y and what its columns are."""
+    from motet.estimators.outcomes import Survival
+
+    Y: dict[str, np.ndarray] = {}
+    outcomes: dict[str, Any] = {}
+    for target in targets:
+        if target.event is None:
+            Y[target.name], outcomes[target.name] = target.y, target.kind
+        else:
+            Y |= {f"{target.name} time": target.y, f"{target.name} event": target.event}
+            outcomes[target.name] = Survival(f"{target.name} time", f"{target.name} event")
+    return pd.DataFrame(Y), outcomes
+
+
+def motet_net(typed: bool = False) -> Method:
+    """MixedOutcomeNetCV on these folds; `typed` has one loss a type of outcome in the rank loss's place."""
 
     def fit(X: np.ndarray, targets: list[Target], splits: Folds, seed: int) -> dict[str, Fitted]:
+        from mixed_outcomes_typed import TypedNetCV, both_rules
         from motet.estimators import MixedOutcomeNetCV
-        from motet.estimators.outcomes import Survival
 
-        Y, outcomes = {}, {}
-        for target in targets:
-            if target.event is None:
-                Y[target.name], outcomes[target.name] = target.y, target.kind
-            else:
-                Y |= {f"{target.name} time": target.y, f"{target.name} event": target.event}
-                outcomes[target.name] = Survival(f"{target.name} time", f"{target.name} event")
-        made = {}
-        for rule in RULES:
-            net = MixedOutcomeNetCV(outcomes, cv=splits, selection=rule, random_state=seed, **options)
-            net.fit(X, pd.DataFrame(Y))
-            made[rule] = Fitted(lambda A, net=net: np.asarray(net.decision_function(A)), np.asarray(net.get_support()))
-        return made
+        return both_rules(TypedNetCV if typed else MixedOutcomeNetCV)(X, targets, splits, seed)
 
     return fit
 
 
 METHODS: dict[str, Method] = {
-    "motet": rank_net(),
-    "motet, single tasks": each(rank_net()),
+    "motet": motet_net(),
+    "motet's path, MSE+BCE+Cox": motet_net(typed=True),
+    "motet, single tasks": each(motet_net()),
     "MSE+BCE+Cox net, raw": tuned(TypedNet(ranks=False)),
     "MSE+BCE+Cox net, rank-normal": tuned(TypedNet(ranks=True)),
     "MultiTaskLasso, raw": tuned(multitask_lasso(ranks=False)),

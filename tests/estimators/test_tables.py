@@ -45,10 +45,24 @@ def test_value_and_gradient_are_those_of_the_pairs(seed, bandwidth):
         torch.testing.assert_close(slopes[:, k].double(), f.grad, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [23, 130])
+def test_single_precision_and_bands_give_the_same_up_to_rounding(n):
+    pairs = outcomes(3, n)
+    scores = torch.from_numpy(np.random.default_rng(1).normal(size=(n, len(pairs)), scale=3))
+    exact, slope = Tables(pairs, 1.0).losses(scores)
+    assert exact.tolist() == pytest.approx([p.loss(scores[:, k], "logistic").item() for k, p in enumerate(pairs)])
+    losses, single = Tables(pairs, 1.0, torch.float32).losses(scores)
+    torch.testing.assert_close(losses, exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(single, slope, rtol=1e-4, atol=1e-7)
+    _, alone = Tables(pairs, 1.0).losses(scores, value=False)
+    assert torch.equal(alone, slope)
+
+
 def test_scores_too_far_apart_go_to_the_exact_loss():
     pairs = outcomes(0, 23)[:2]
     scores = torch.linspace(-900, 900, 23).unsqueeze(1).expand(-1, 2)
     assert Tables(pairs, 1.0).losses(scores) is None
+    assert Tables(pairs, 1.0, torch.float32).losses(scores / 10) is None
     objective = Objective(pairs, torch.ones(2, dtype=torch.float64))
     losses, slope = objective.losses(scores)
     assert losses[1].item() == pytest.approx(pairs[1].loss(scores[:, 1].double(), "logistic").item())

@@ -40,7 +40,7 @@ def train(
     mean, square = torch.zeros_like(flat), torch.zeros_like(flat)
     for step in range(1, steps + 1):
         passed = forward(layout, flat, X)
-        gradient, _ = backward(layout, flat, X, passed, objective.losses(passed.scores)[1])
+        gradient, _ = backward(layout, flat, X, passed, objective.losses(passed.scores, value=False)[1])
         layout.split(gradient).first.add_(layout.split(flat).first, alpha=ridge)
         mean.lerp_(gradient, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])

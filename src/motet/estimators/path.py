@@ -226,7 +226,11 @@ def fit_path(
     if validation is not None:
         validation = (validation[0].to(X), validation[1])
     objective = Objective(
-        pairs, torch.as_tensor(weights, dtype=torch.float64, device=X.device), options.loss, options.bandwidth
+        pairs,
+        torch.as_tensor(weights, dtype=torch.float64, device=X.device),
+        options.loss,
+        options.bandwidth,
+        X.dtype,
     )
     if start is not None and options.n_init > 1:
         raise ValueError("n_init counts random starts: with a start of your own it must be 1")
@@ -367,7 +371,11 @@ def refit(
     options = options or PathOptions()
     X = X.to(options.dtype)
     objective = Objective(
-        pairs, torch.as_tensor(weights, dtype=torch.float64, device=X.device), options.loss, options.bandwidth
+        pairs,
+        torch.as_tensor(weights, dtype=torch.float64, device=X.device),
+        options.loss,
+        options.bandwidth,
+        X.dtype,
     )
     layout = options.layout(X.shape[1], len(objective.weights))
     features = torch.as_tensor(support, device=X.device).nonzero().squeeze(1)

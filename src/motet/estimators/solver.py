@@ -45,14 +45,16 @@ class Objective:
     weights: Tensor  # (K,) float64
     kind: str = "logistic"
     bandwidth: float = 1.0
+    dtype: torch.dtype = torch.float64  # of the tables of pairs, where there are few enough
 
     def __post_init__(self) -> None:
         exact = [pairs for pairs in self.pairs if isinstance(pairs, Pairs)]
-        self._tables = Tables(exact, self.bandwidth) if Tables.serve(self.pairs, self.kind) else None
+        serve = Tables.serve(self.pairs, self.kind)
+        self._tables = Tables(exact, self.bandwidth, self.dtype) if serve else None
 
-    def losses(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """L_k (K,) in float64 and Σ w_k ∂L_k/∂f (n, K)."""
-        if self._tables is not None and (found := self._tables.losses(scores.detach())) is not None:
+    def losses(self, scores: Tensor, value: bool = True) -> tuple[Tensor, Tensor]:
+        """L_k (K,) in float64 and Σ w_k ∂L_k/∂f (n, K); without ``value`` L may be NaN, which is less work."""
+        if self._tables is not None and (found := self._tables.losses(scores.detach(), value)) is not None:
             return found[0], (found[1] * self.weights).to(scores.dtype)
         columns = [column.double().requires_grad_() for column in scores.detach().unbind(1)]
         with torch.enable_grad():
