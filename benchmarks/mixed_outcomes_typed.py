@@ -81,12 +81,12 @@ def both_rules(base: type[MixedOutcomeNetCV]) -> Any:
     """A method that searches once and chooses by each rule."""
 
     class Both(base):  # type: ignore[valid-type,misc]
-        def _keep(self, search: Any, index: int, seed: int) -> None:
+        def _keep(self, search: Any, index: int, rows: Any, seed: int) -> None:
             self.rules = {}
             for rule in RULES:
-                super()._keep(search, search.choose(rule, self.alpha), seed)
+                super()._keep(search, search.choose(rule, self.alpha), rows, seed)
                 self.rules[rule] = (self._state, np.asarray(self.support_))
-            super()._keep(search, index, seed)
+            super()._keep(search, index, rows, seed)
 
         def scores_by(self, rule: str, X: np.ndarray) -> np.ndarray:
             self._state = self.rules[rule][0]

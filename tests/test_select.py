@@ -89,7 +89,7 @@ def test_it_says_what_was_understood_found_and_written(done):
     for name in ("age", "er", "os", "continuous *", "* inferred", "survival", "Concordance:", "Note:"):
         assert name in words
     assert "complementary pairs" in words
-    assert "permutations" in words
+    assert "permutation" in words
     for line in out.partition("\nIn ")[0].splitlines():
         assert len(line.rstrip()) <= 80 or "patients.csv" in line, line
     for name in re.findall(r"^  (\S+\.\w+) ", out, flags=re.MULTILINE):

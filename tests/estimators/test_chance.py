@@ -31,3 +31,16 @@ def test_a_fold_that_can_not_be_scored_counts_for_nothing():
     assert p_value([LeftOut(tied, fold.weight, fold.scores)], [0.5, 0.5]) == 1.0
     good = left_out(1.0, 1)
     assert p_value([LeftOut(tied, fold.weight, fold.scores), good], [0.5, 0.5]) == 1 / 200
+
+
+def test_rows_of_one_group_are_no_evidence_of_their_own():
+    found = {"rows": [], "groups": []}
+    for seed in range(40):
+        fold = left_out(0.0, seed, m=12)
+        patient = np.repeat(np.arange(12), 4)
+        fold = LeftOut([task.at(patient) for task in fold.tasks], np.ones(48), fold.scores[:, patient])
+        found["rows"].append(p_value([fold], [0.5, 0.5], 99, seed))
+        found["groups"].append(p_value([fold._replace(groups=patient)], [0.5, 0.5], 99, seed))
+    assert np.mean(np.array(found["rows"]) <= 0.05) > 0.3
+    # Of 40 tests at 0.05, more than 6 rejections have a probability below 0.01.
+    assert np.sum(np.array(found["groups"]) <= 0.05) <= 6

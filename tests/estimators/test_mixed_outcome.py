@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from motet.estimators import MixedOutcomeNet, MixedOutcomeNetCV, Survival
+from motet.estimators.held_out import HeldOut
 
 OUTCOMES = {
     "dose": "continuous",
@@ -187,6 +188,18 @@ def test_without_calibration_there_are_scores_and_a_sentence_for_the_rest(data):
         net.predict(data[0])
 
 
+def test_each_lambda_stands_for_the_refit_or_the_paths_network_whichever_orders_held_out_rows_better(data):
+    options = QUICK | {"calibrate": False, "n_lambdas": 8}
+    plain = MixedOutcomeNetCV(FEW, refit=False, **options).fit(*data)
+    both = MixedOutcomeNetCV(FEW, **options).fit(*data)
+    shrunk, better = (net.scores_path_.mean(axis=(1, 2)) for net in (plain, both))
+    np.testing.assert_array_equal(plain.lambda_path_, both.lambda_path_)
+    assert (better >= shrunk - 1e-12).all()
+    refitted = (plain.scores_path_ != both.scores_path_).any(axis=(1, 2))
+    assert refitted.any()
+    assert (better > shrunk)[refitted].any()
+
+
 def test_the_adaptive_stage_keeps_features_of_the_first(data):
     X, Y = data
     first = MixedOutcomeNet({"dose": "continuous"}, **QUICK).fit(X, Y)
@@ -230,6 +243,7 @@ def test_arrays_have_numbered_names_and_give_arrays(data):
     net = MixedOutcomeNet("continuous", lambda_=0.1, **QUICK)
     found = net.fit(X.to_numpy(), Y[["dose", "visits"]].to_numpy()).predict(X.to_numpy())
     assert isinstance(found, np.ndarray)
+    assert found.shape == (len(X), 2)
     assert net.task_names_ == ["y0", "y1"]
     assert set(net.selected_features_) <= {f"x{q}" for q in range(6)}
 
@@ -241,6 +255,48 @@ def test_a_structured_array_is_a_survival_outcome(data):
     net = MixedOutcomeNet(lambda_=0.1, calibrate=False, **QUICK).fit(X[there], y)
     assert net.outcomes_[0].kind == "survival"
     assert net.score(X[there], y) > 0.6
+
+
+def test_a_vector_gives_a_vector_and_a_column_a_column(data, tmp_path):
+    X, Y = (table.to_numpy() for table in (data[0], data[1][["visits"]]))
+    net = MixedOutcomeNet("count", lambda_=50.0, **QUICK)
+    for y in (Y, Y[:, 0], Y[:, 0].tolist()):
+        assert net.fit(X, y).predict(X).shape == np.shape(y)
+    net.save(tmp_path / "net.safetensors")
+    assert MixedOutcomeNet.load(tmp_path / "net.safetensors").predict(X).shape == (len(X),)
+
+
+def test_folds_are_kept_and_rows_of_weight_zero_are_in_none(data):
+    X, Y = data
+    weight = np.ones(len(X))
+    weight[:5] = 0
+    groups = np.arange(len(X)) // 3
+    net = MixedOutcomeNet({"dose": "continuous"}, lambda_=50.0, **QUICK | {"cv": np.int64(3)})
+    fold = net.fit(X, Y, sample_weight=weight, groups=groups).fold_
+    np.testing.assert_array_equal(np.flatnonzero(fold < 0), np.arange(5))
+    assert set(fold[5:]) == {0, 1, 2}
+    assert (pd.Series(fold[6:]).groupby(groups[6:]).nunique() == 1).all()
+    # Each row is judged without its own fold, so that no patient is on both sides.
+    assert [set(fold[part.rows]) for part in HeldOut(net, None, Y)._parts] == [{0}, {1}, {2}]
+    assert clone(net).set_params(calibrate=False).fit(X, Y).fold_ is None
+
+
+def test_a_fold_in_which_an_outcome_can_not_be_scored_is_told(data):
+    X, Y = data
+    Y = Y.assign(ill=np.where(np.arange(len(Y)) < 4, "yes", "no"))
+    net = MixedOutcomeNetCV({"dose": "continuous", "ill": "binary"}, **QUICK | {"cv": KFold(2), "n_lambdas": 2})
+    with pytest.raises(ValueError, match="outcome 'ill' has too few .* without fold 0"):
+        net.fit(X, Y)
+    with pytest.warns(UserWarning, match=r"'ill' can't be scored in fold \d.*fewer folds"):
+        net.set_params(cv=5, calibrate=False).fit(X, Y)
+
+
+def test_a_path_to_a_given_lambda_is_the_whole_path_up_to_there(data):
+    X, Y = data
+    whole = MixedOutcomeNetCV(FEW, calibrate=False, **QUICK).fit(X, Y)
+    part = MixedOutcomeNet(FEW, calibrate=False, lambda_=float(whole.lambda_path_[2]), **QUICK).fit(X, Y)
+    np.testing.assert_allclose(part.lambda_path_, whole.lambda_path_[:3])
+    np.testing.assert_array_equal(part.support_path_, whole.support_path_[:3])
 
 
 def test_saving_and_loading_keeps_every_prediction(net, data, tmp_path):
@@ -277,6 +333,14 @@ def test_an_estimator_is_not_fitted_until_it_is(data, tmp_path):
         ({"cv": 2.5}, "cv is a number of folds"),
         ({"alpha": 0.0}, "alpha is a level"),
         ({"penalty": "ridge"}, "penalty"),
+        ({"bandwidth": -1.0}, "bandwidth must be a positive number"),
+        ({"lambda_": "cv"}, "lambda_ must be positive, or None"),
+        ({"hidden_task": 16}, r"hidden_task has .* such as \(16,\)"),
+        ({"hidden_task": (0,)}, "hidden_task has"),
+        ({"n_lambdas": 10.5}, "n_lambdas must be a whole number from 2 on, not 10.5"),
+        ({"device": "gpu"}, 'device is "auto" or one that torch has here'),
+        ({"task_weights": [1.0]}, "task_weights is {outcome: weight}"),
+        ({"cv": True}, "cv is a number of folds"),
         ({"n_lambdas": 1}, "n_lambdas"),
         ({"hidden_shared": 0}, "hidden_shared"),
         ({"task_weights": {"age": 1.0}}, "task_weights names 'age', which is no outcome: there are dose"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch.testing import assert_close
 
 from motet.estimators.network import SharedNet
@@ -233,7 +234,7 @@ def test_refits_choose_the_feature_that_matters():
 def test_an_unsolved_lambda_is_reported_with_what_to_do():
     path = run(lambdas=[0.001], max_iter=1)
     assert not path.converged[0]
-    with pytest.warns(RuntimeWarning, match="Raise max_iter"):
+    with pytest.warns(ConvergenceWarning, match="Raise max_iter"):
         path.warn(0)
 
 

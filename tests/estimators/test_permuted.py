@@ -73,6 +73,44 @@ def test_structured_arrays_and_rows_within_labels():
     assert any((times != np.arange(12)).any() for times in seen[1:])
 
 
+def test_groups_move_as_a_whole_to_groups_of_their_size():
+    patient = np.repeat(np.arange(8), [3, 1, 3, 1, 2, 3, 2, 1])[np.random.default_rng(0).permutation(16)]
+    Y = pd.DataFrame({"patient": patient, "row": np.arange(16)})
+    seen = []
+
+    def fit(Y, seed):
+        seen.append(Y)
+        return np.ones(1, dtype=bool), [0.5]
+
+    permuted_control(fit, Y, repeats=5, groups=patient, random_state=0)
+    for permuted in seen[1:]:
+        came = permuted["patient"].groupby(patient)
+        assert (came.nunique() == 1).all()
+        assert_array_equal(np.bincount(came.first(), minlength=8), np.ones(8))
+        assert_array_equal(np.sort(permuted["row"]), np.arange(16))
+    assert any((permuted["patient"] != patient).any() for permuted in seen[1:])
+
+
+def test_row_by_row_permutations_of_repeated_measurements_reject_too_often_and_of_groups_do_not():
+    patient, runs = np.repeat(np.arange(12), 5), 60
+    rejected = {"rows": 0, "groups": 0}
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        x, y = rng.standard_normal(12)[patient], rng.standard_normal(12)[patient]
+
+        def fit(Y, seed, x=x):
+            return np.ones(1, dtype=bool), [abs(np.corrcoef(x, Y)[0, 1])]
+
+        for name, groups in (("rows", None), ("groups", patient)):
+            rejected[name] += permuted_control(fit, y, repeats=19, groups=groups, random_state=run).p_mean <= 0.05
+    assert rejected["rows"] > 15
+    assert rejected["groups"] <= runs * 0.05 + 3 * (runs * 0.05 * 0.95) ** 0.5
+
+
+def test_one_permutation_is_spoken_of_in_the_singular():
+    assert "With 1 permutation of" in permuted_control(by_correlation, outcomes(1.0), repeats=1).explain()
+
+
 def test_ties_and_unknown_null_scores_count_against_the_finding():
     ones = np.ones(4, dtype=bool)
     found = PermutedControl(
@@ -108,6 +146,12 @@ def test_jobs_change_nothing_and_the_result_is_a_table_and_plain_arrays():
         (lambda: permuted_control(by_correlation, X[:1]), "Y must have a row"),
         (lambda: permuted_control(by_correlation, X, within=[1]), "within must"),
         (lambda: permuted_control(by_correlation, X, within=np.arange(60)), "nothing can be permuted"),
+        (lambda: permuted_control(by_correlation, X, groups=[1]), "groups must"),
+        (lambda: permuted_control(by_correlation, X, groups=np.arange(60) < 20), "no two groups"),
+        (
+            lambda: permuted_control(by_correlation, X, groups=np.arange(60) // 2, within=np.arange(60) % 2),
+            "two labels",
+        ),
         (lambda: permuted_control(lambda Y, seed: (np.ones(3), [1]), X), "return what is selected as bool"),
         (lambda: permuted_control(lambda Y, seed: (np.ones(seed % 50, dtype=bool), [1]), X), "the same features"),
     ],

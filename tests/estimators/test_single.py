@@ -6,6 +6,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from motet.estimators import RankNetClassifier, RankNetRegressor, RankNetSurvival
+from motet.estimators.single import _times
 
 QUICK = {"n_lambdas": 5, "cv": 2, "max_iter": 20, "random_state": 0}
 
@@ -65,3 +66,14 @@ def test_survival_predicts_risk_and_takes_every_form_of_times():
     assert (fit.predict_median(X) > 0).all()
     with pytest.raises(ValueError, match="one bool"):
         RankNetSurvival(**QUICK).fit(X, table.astype(float))
+
+
+def test_events_of_0_and_1_are_events_and_columns_without_names_are_not_guessed():
+    time, event = np.array([3, 1, 2]), np.array([1, 0, 1])
+    expected = pd.DataFrame({"time": [3.0, 1.0, 2.0], "event": event})
+    table = pd.DataFrame({"days": time, "dead": event}, index=[7, 8, 9])
+    for y in (table, table[["dead", "days"]], table.to_records(index=False), table.astype({"dead": bool})):
+        pd.testing.assert_frame_equal(_times(y), expected)
+    assert (_times(table["days"])["event"] == 1).all()
+    with pytest.raises(ValueError, match="can't be told what is the time"):
+        RankNetSurvival().fit(np.eye(3), np.column_stack([time, event]))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, cross_val_score
 
 from motet.estimators.outcomes import Survival, encode, read_outcomes
-from motet.estimators.splits import OutcomeKFold, assign_folds, without_pairs
+from motet.estimators.splits import OutcomeKFold, assign_folds, check_folds, given_folds, without_pairs
 
 OUTCOMES = {
     "age": "continuous",
@@ -125,7 +125,35 @@ def test_what_can_not_be_scored_in_a_fold_is_told():
     assert "outcome 'er' can't be scored in fold" in lines[0]
 
 
+def test_splitters_see_the_outcomes():
+    Y = outcomes()
+    X = np.zeros((len(Y), 1))
+    assert spread(Y["event"], given_folds(OutcomeKFold(5, outcomes=OUTCOMES), X, None, Y)) == 0
+    for er in (Y["er"].to_numpy(), Y[["er"]], {"er": Y["er"]}, Y["er"].tolist()):
+        assert spread(Y["er"] == 1, given_folds(StratifiedKFold(5), X, None, er)) == 0
+    np.testing.assert_array_equal(given_folds(KFold(2), X, None, Y.to_dict("list")), np.repeat([0, 1], 100))
+
+
 # Mistakes
+
+
+@pytest.mark.parametrize(
+    ("message", "cv"),
+    [
+        ("leaves out row", ShuffleSplit(3)),
+        ("cv gives 1 splits: at least 2", [(np.arange(5), np.arange(5))]),
+        ("a splitter or splits, not None", None),
+    ],
+)
+def test_what_are_no_folds_is_refused(message, cv):
+    with pytest.raises(ValueError, match=message):
+        given_folds(cv, np.zeros((10, 1)))
+
+
+def test_folds_of_the_callers_own_that_leave_nothing_to_learn_are_refused_by_the_outcomes_name():
+    Y = {"er": [0] * 9 + [1], "age": np.arange(10)}
+    with pytest.raises(ValueError, match="outcome 'er' has too few .* for 2 folds: without fold 1"):
+        check_folds(encode(read_outcomes("infer", Y), Y), np.repeat([0, 1], 5))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Whether held-out rows are ordered better than chance would: a permutation test of the best λ."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +21,21 @@ class LeftOut(NamedTuple):
         tasks: Their outcomes.
         weight: (m,).
         scores: (L, m, K) by the networks of the path.
+        groups: (m,) rows that belong together and are not exchangeable one by one, such as those of a patient.
     """
 
     tasks: list[Encoded]
     weight: Floats
     scores: Floats
+    groups: NDArray[Any] | None = None
 
 
 def p_value(folds: Sequence[LeftOut], share: Sequence[float], permutations: int = 199, seed: int = 0) -> float:
     r"""How often permuted outcomes are ordered as well as the real ones, (1 + #{T_b ≥ T}) / (1 + B).
 
     T = max_λ of the mean held-out concordance over outcomes and folds, by which λ is chosen, so that looking at many λ
-    is accounted for. T_b is the same with the outcomes' rows, all outcomes together, permuted within each fold.
+    is accounted for. T_b is the same with the outcomes' rows, all outcomes together, permuted within each fold; of
+    groups whole ones change places with others that have as many rows.
 
     Args:
         folds: The parts that were left out.
@@ -53,7 +56,8 @@ def p_value(folds: Sequence[LeftOut], share: Sequence[float], permutations: int 
         rows = np.arange(len(fold.weight))
         if len(rows) > ROWS:
             rows = rng.choice(rows, ROWS, replace=False)
-        orders = [np.arange(len(rows)), *(rng.permutation(len(rows)) for _ in range(permutations))]
+        groups = None if fold.groups is None else fold.groups[rows]
+        orders = [np.arange(len(rows)), *(_order(len(rows), groups, rng) for _ in range(permutations))]
         value, weight = np.zeros_like(total), 0.0
         for k, task in enumerate(fold.tasks):
             better = _better(task.at(rows), fold.weight[rows])
@@ -71,6 +75,18 @@ def p_value(folds: Sequence[LeftOut], share: Sequence[float], permutations: int 
         return 1.0
     best = total.max(axis=1)
     return float((1 + (best[1:] >= best[0] - 1e-9).sum()) / (1 + permutations))
+
+
+def _order(m: int, groups: NDArray[Any] | None, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A permutation of m rows, of whole groups where there are any."""
+    if groups is None:
+        return rng.permutation(m)
+    code = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    size, order = np.bincount(code), np.arange(m)
+    for many in np.unique(size):
+        rows = np.stack([np.flatnonzero(code == group) for group in np.flatnonzero(size == many)])
+        order[rows] = rows[rng.permutation(len(rows))]
+    return order
 
 
 def _better(task: Encoded, weight: Floats) -> NDArray[np.float32]:

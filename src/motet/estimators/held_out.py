@@ -15,7 +15,7 @@ from motet.estimators.splits import assign_folds
 from motet.losses.rank import Pairs
 
 FOLDS = 5
-"""Of the scales; the conformal statements need two of the others."""
+"""Of the scales, where the fit had two: the conformal statements need two of the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,9 @@ class HeldOut:
         ValueError: without calibration; for rows of the fit if the estimator comes from a file, or Y has other rows.
 
     Note:
-        The scales' folds are drawn anew, since those of the networks are not kept. A scale has not seen the row, but
-        some of the ranks that it was fitted to come from networks that have, as for CV+.
+        The scales' folds are the networks', so that groups stay together, unless these are only two: then they are
+        drawn anew, without groups. A scale has not seen the row, but some of the ranks that it was fitted to come from
+        networks that have, as for CV+.
     """
 
     def __init__(self, net: Any, X: Any, Y: Any) -> None:
@@ -84,15 +85,17 @@ class HeldOut:
             raise ValueError("an estimator from a file has no out-of-fold scores: give X and Y of new rows")
         if len(u) != len(self.index):
             raise ValueError(f"Y has {len(self.index)} rows and the fit had {len(u)}: without X, give the fit's own Y")
-        self._parts = self._cross_fitted(u)
+        self._parts = self._cross_fitted(u, net.fold_)
 
-    def _cross_fitted(self, u: Floats) -> list[Judged]:
+    def _cross_fitted(self, u: Floats, fold: NDArray[np.int64]) -> list[Judged]:
         kept = np.asarray(np.isfinite(u).all(axis=1))
         tasks = [task.at(kept) for task in self.tasks]
-        fold, rows = assign_folds(tasks, FOLDS), np.flatnonzero(kept)
+        fold, rows = fold[kept], np.flatnonzero(kept)
+        if fold.max() < 2:
+            fold = assign_folds(tasks, FOLDS)
         ranks, ones = u[kept], np.ones(len(rows))
         parts = []
-        for number in range(FOLDS):
+        for number in range(int(fold.max()) + 1):
             rest = fold != number
             scales = [
                 TaskScale.fit(task.at(rest), ranks[rest, k], ranks[rest, k], fold[rest], ones[rest], number)

@@ -1,8 +1,9 @@
 """Features shared by outcomes of different kinds: arXiv 2607.00995 (reconstruction)."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,12 +19,11 @@ from motet.estimators.canonical import Canonical, canonical
 from motet.estimators.display import Seeing
 from motet.estimators.features import Features, check_weights
 from motet.estimators.outcomes import Encoded, Survival, check_rows, encode, read_outcomes
-from motet.estimators.path import PathOptions, lambda_max
+from motet.estimators.path import PathOptions
 from motet.estimators.prediction import Floats, Predictions, TaskScale, bare
 from motet.estimators.progress import shown
-from motet.estimators.search import Data, Search, grid_to, mean_known, outcome_weights
-from motet.estimators.solver import Objective
-from motet.estimators.splits import assign_folds, given_folds
+from motet.estimators.search import Data, Search, mean_known, outcome_weights
+from motet.estimators.splits import assign_folds, check_folds, given_folds, without_pairs
 from motet.estimators.stored import Stored
 from motet.estimators.trusting import Trust
 from motet.losses.rank import KINDS
@@ -56,7 +56,8 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         adaptive: A second stage with a_q = 1/‖W_q‖ of the first.
         alpha: Level of a permutation test of the held-out concordance: where it can't be told from chance (p > alpha),
             the λ that is looked for is the largest, and nothing is selected. 1 turns it off.
-        refit: Train the features of each λ once more without the penalty, and choose λ and predict by these networks.
+        refit: Train the features of each λ once more without the penalty, and choose λ and predict by these networks
+            where they order held-out rows at least as well as the penalised ones.
             The penalty also shrinks what it keeps, so that without it far too many features are selected.
         n_lambdas: Length of the path from dense to empty.
         bound: B of ‖A_k‖ ≤ B of the outcomes' own layers, without which λ would mean nothing.
@@ -83,6 +84,8 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         scores_path_: (L, outcomes, folds) held-out concordance; None without folds.
         chance_: p-value of "no λ orders held-out rows better than chance"; None without folds.
         converged_, kkt_residual_: Of the λ that is used.
+        fold_: (n,) the fold in which each row is left out, -1 for weight 0; None without folds.
+        out_of_fold_: (n, tasks) ranks of the rows by the networks that did not see them, with `calibrate`.
         feature_names_in_, n_features_in_: Of X.
 
     Shapes:
@@ -181,13 +184,14 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         seed = self._seed()
         options = self._options()
         fold = self._folds(data, grouped, seed)
+        kin = None if groups is None else np.asarray(groups)[rows.rows]
         with shown(self.verbose, (1 + (0 if fold is None else int(fold.max()) + 1)) * (1 + self.adaptive)) as progress:
-            search = self._search(data, fold, options, seed, progress)
+            search = self._search(data, fold, options, seed, progress, kin)
             index = self._choose(search)
             if self.adaptive and search.whole.path.n_selected[index]:
-                search = self._search(data, fold, options, seed, progress, (search, index))
+                search = self._search(data, fold, options, seed, progress, kin, (search, index))
                 index = self._choose(search)
-        self._keep(search, index, seed)
+        self._keep(search, index, rows, seed)
         if self.calibrate:
             self._calibrate(search, index, rows, seed)
         return self
@@ -199,12 +203,13 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         options: PathOptions,
         seed: int,
         progress: Any,
+        kin: NDArray[Any] | None,
         first: tuple[Search, int] | None = None,
     ) -> Search:
         """All paths: to the emptied network where λ is looked for, or to λ where it is given (of the last stage)."""
         if self.lambda_ is not None and (first is not None or not self.adaptive):
-            options = _ending(data, options, float(self.lambda_))
-        return Search.run(data, fold, options, seed, self.refit, self.n_jobs, progress, first)
+            options = replace(options, last=float(self.lambda_))
+        return Search.run(data, fold, options, seed, self.refit, self.n_jobs, progress, first, kin)
 
     def _choose(self, search: Search) -> int:
         return len(search.whole.path.lambdas) - 1 if self.lambda_ is not None else search.choose("1se", self.alpha)
@@ -223,9 +228,10 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         if groups is not None and np.shape(groups) != (len(values),):
             raise ValueError(f"groups has the shape {np.shape(groups)}: it must be ({len(values)},), one for each row")
         apart = None if groups is None else np.asarray(groups)
-        if not isinstance(self.cv, int):
-            apart = given_folds(self.cv, values, apart)
+        if not isinstance(self.cv, Integral):
+            apart = given_folds(self.cv, values, apart, Y)
         self._named = not isinstance(Y, np.ndarray | list)
+        self._flat = not self._named and np.ndim(Y if isinstance(Y, np.ndarray) else Y[:1]) == 1
         kept = np.flatnonzero(weight)
         if len(kept) < len(weight):
             values, Y, apart = values[kept], _rows_of(Y, kept), None if apart is None else apart[kept]
@@ -255,13 +261,26 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
             raise ValueError(f"loss must be one of {', '.join(KINDS)}, not {self.loss!r}")
         if self.censoring not in ("harrell", "uno"):
             raise ValueError(f'censoring must be "harrell" or "uno", not {self.censoring!r}')
-        if self.lambda_ is not None and not 0 < self.lambda_ < np.inf:
+        if self.lambda_ is not None and not _positive(self.lambda_):
             raise ValueError(f"lambda_ must be positive, or None to look for it, not {self.lambda_!r}")
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha is a level, above 0 and up to 1, not {self.alpha!r}")
-        number = isinstance(self.cv, int | np.integer | float | str)
-        if (self.calibrate or self.lambda_ is None) and number and not (isinstance(self.cv, int) and self.cv >= 2):
+        number = isinstance(self.cv, Real | str)
+        whole = isinstance(self.cv, Integral) and int(self.cv) >= 2
+        if (self.calibrate or self.lambda_ is None) and number and not whole:
             raise ValueError(f"cv is a number of folds, at least 2, a splitter or splits, not {self.cv!r}")
+        if not _positive(self.bandwidth):
+            raise ValueError(f"bandwidth must be a positive number, not {self.bandwidth!r}")
+        sizes: Any = self.hidden_task
+        weights: Any = self.task_weights
+        if not isinstance(sizes, Iterable) or not all(_positive(size) and isinstance(size, Integral) for size in sizes):
+            raise ValueError(f"hidden_task has a number of units for each layer, such as (16,) or (), not {sizes!r}")
+        if weights is not None and not isinstance(weights, Mapping):
+            raise ValueError(f"task_weights is {{outcome: weight}}, not {weights!r}")
+        try:
+            torch.empty(0, device="cpu" if self.device == "auto" else self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f'device is "auto" or one that torch has here, not {self.device!r}: {error}') from error
 
     def _options(self) -> PathOptions:
         return PathOptions(
@@ -283,10 +302,20 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
     def _folds(self, data: Data, groups: NDArray[Any] | None, seed: int) -> NDArray[Any] | None:
         if not self.calibrate and self.lambda_ is not None:
             return None
-        if isinstance(self.cv, int):
-            return assign_folds(data.tasks, self.cv, groups, seed)
-        assert groups is not None
-        return np.unique(groups, return_inverse=True)[1].reshape(-1)
+        if isinstance(self.cv, Integral):
+            fold = assign_folds(data.tasks, int(self.cv), groups, seed)
+        else:
+            assert groups is not None
+            fold = np.unique(groups, return_inverse=True)[1].reshape(-1)
+            check_folds(data.tasks, fold)
+        if unscored := without_pairs(data.tasks, fold):
+            more = f" (and {len(unscored) - 3} more)" if len(unscored) > 3 else ""
+            warnings.warn(
+                f"{'; '.join(unscored[:3])}{more}: λ is chosen without these; fewer folds have more of what is rare",
+                UserWarning,
+                stacklevel=3,
+            )
+        return fold
 
     def _tell(self) -> None:
         """What was inferred, and doubts about it."""
@@ -297,11 +326,11 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
             for note in outcome.notes if outcome.inferred else ():
                 warnings.warn(note, UserWarning, stacklevel=4)
 
-    def _keep(self, search: Search, index: int, seed: int) -> None:
+    def _keep(self, search: Search, index: int, rows: Canonical, seed: int) -> None:
         """Everything that is fitted, but for the outcomes' scales."""
         path = search.whole.path
         path.warn(index)
-        state = search.whole.final(search.data, index, self.refit, seed)
+        state = search.final(index, seed)
         # In float64, so that a row's scores hardly depend on which rows stand beside it.
         self._state = state._replace(flat=state.flat.double())
         self.scales_ = None
@@ -315,10 +344,11 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         self.selected_features_ = [names[q] for q in order if self.support_[q]]
         self.scores_path_ = search.by_outcome()[1] if search.parts else None
         self.chance_ = search.chance if search.parts else None
+        self.fold_ = None if search.fold is None else np.where(rows.place < 0, -1, search.fold[rows.place])
 
     def _calibrate(self, search: Search, index: int, rows: Canonical, seed: int) -> None:
         assert search.fold is not None
-        ranks = search.out_of_fold(index, self.refit, seed)
+        ranks = search.out_of_fold(index, seed)
         data = search.data
         scores = self._scores(self.features_.standardised(data.values))
         self.scales_ = [
@@ -365,6 +395,10 @@ class MixedOutcomeNet(Predictions, Trust, Stored, Seeing, SelectorMixin, BaseEst
         return table
 
 
+def _positive(value: Any) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < np.inf
+
+
 def _rows_of(Y: Any, kept: NDArray[np.int64]) -> Any:
     """Some rows of outcomes in any form."""
     if isinstance(Y, pd.DataFrame | pd.Series):
@@ -372,12 +406,3 @@ def _rows_of(Y: Any, kept: NDArray[np.int64]) -> Any:
     if isinstance(Y, Mapping):
         return {name: np.asarray(column, dtype=object)[kept] for name, column in Y.items()}
     return Y[kept] if hasattr(Y, "__array__") or hasattr(Y, "columns") else [Y[row] for row in kept]
-
-
-def _ending(data: Data, options: PathOptions, lambda_: float) -> PathOptions:
-    """The same path up to a given λ."""
-    features = Features().learn(data.values, data.weight)
-    X = torch.from_numpy(features.standardised(data.values)).to(data.device)
-    weights = torch.tensor(data.share, dtype=torch.float64, device=data.device)
-    objective = Objective(data.pairs, weights, options.loss, options.bandwidth)
-    return replace(options, lambdas=grid_to(lambda_max(X, objective, options), lambda_, options))

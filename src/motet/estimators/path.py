@@ -1,5 +1,6 @@
 """The path from a dense network to an empty one: Lemhadri et al., LassoNet, JMLR 2021."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from motet.estimators.dense import concordances, train
@@ -38,6 +40,7 @@ class PathOptions:
         lambdas: Penalties to visit, increasing. None: `n_lambdas` in geometric progression from `first` times λ_max up
             to λ_max, and on at the same ratio until no feature is left. λ_max is a bound on the λ at which the
             empty network is stationary, of the pairs and X alone: it is the same for every start.
+        last: The λ at which that grid ends instead, where it comes to it; only without `lambdas`.
         n_lambdas: Length of that grid, ≥ 2.
         first: λ_0 over λ_max, in (0, 1).
         dense_steps: Adam steps of the dense start; fewer with validation rows, where concordance has a maximum.
@@ -59,6 +62,7 @@ class PathOptions:
     gamma: float = 3.0
     reach: float = 10.0
     lambdas: Sequence[float] | None = None
+    last: float | None = None
     n_lambdas: int = 60
     first: float = 0.01
     dense_steps: int = 100
@@ -73,14 +77,17 @@ class PathOptions:
         for name, value in positive.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, not {value}")
-        counts = {"max_iter": self.max_iter, "n_init": self.n_init, "hidden_shared": self.hidden_shared}
-        for name, count in {**counts, "n_lambdas": self.n_lambdas - 1}.items():
-            if count < 1:
-                raise ValueError(f"{name} is too small")
+        least = {"max_iter": 1, "n_init": 1, "hidden_shared": 1, "n_lambdas": 2}
+        for name, fewest in least.items():
+            count = getattr(self, name)
+            if count != int(count) or count < fewest:
+                raise ValueError(f"{name} must be a whole number from {fewest} on, not {count!r}")
         if not 0 < self.first < 1:
             raise ValueError(f"first is λ_0 over λ_max and must lie in (0, 1), not {self.first}")
         if self.lambdas is not None and not (len(self.lambdas) and (np.diff([0.0, *self.lambdas]) > 0).all()):
             raise ValueError("lambdas must be positive and increasing")
+        if self.last is not None and not 0 < self.last < math.inf:
+            raise ValueError(f"last is a λ and must be positive, not {self.last}")
 
     def layout(self, features: int, tasks: int) -> Layout:
         """Of the networks on this path."""
@@ -175,7 +182,7 @@ class Path:
                 f"times lambda after {self.steps[index]} steps (tol={self.tol:g}), and its features may still change. "
                 "Raise max_iter, or choose a larger lambda; if neither helps, standardise X and look for "
                 "columns that repeat each other.",
-                RuntimeWarning,
+                ConvergenceWarning,
                 stacklevel=3,
             )
 
@@ -282,8 +289,9 @@ def _one_path(
     trunk = replace(solver, penalty=Penalty("group_lasso")) if concave else solver
     lambdas, rows, step_size = [], [], 1.0
     states: list[State] = []
+    open_end = options.lambdas is None and options.last is None
     for index, value in enumerate(_grid(X, objective, options, adaptive)):
-        if options.lambdas is None and states and not len(states[-1].features):
+        if open_end and states and not len(states[-1].features):
             break
         solved = trunk.solve(flat, features, value * a, step_size)
         flat, features, step_size = solved.flat, solved.features, solved.step_size
@@ -296,7 +304,7 @@ def _one_path(
         if progress is not None:
             progress(index, value, len(solved.features))
     else:
-        if options.lambdas is None:
+        if open_end:
             raise RuntimeError(
                 f"{len(features)} features are left at lambda={lambdas[-1]:.3g}, {EXTRA} times beyond the grid: "
                 "give lambdas yourself, or a smaller bound"
@@ -319,7 +327,10 @@ def _grid(X: Tensor, objective: Objective, options: PathOptions, adaptive: Tenso
         return [float(value) for value in options.lambdas]
     largest = lambda_max(X, objective, options, adaptive)
     ratio = options.first ** (-1 / (options.n_lambdas - 1))
-    return [largest * options.first * ratio**i for i in range(EXTRA * options.n_lambdas)]
+    grid = (largest * options.first * ratio**i for i in range(EXTRA * options.n_lambdas))
+    if (last := options.last) is None:
+        return list(grid)
+    return [*itertools.takewhile(lambda value: value < last * (1 - 1e-9), grid), last]
 
 
 def _columns(layout: Layout, flat: Tensor, features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from motet.estimators.importance import Scores, read_scores
 from motet.estimators.trust import (
@@ -89,8 +89,9 @@ class PermutedControl(Result):
     def explain(self) -> str:
         """In sentences: what permuted outcomes give, and what this says of the real ones."""
         B, sizes = len(self.null_support), self.null_support.sum(axis=1)
+        times = "1 permutation" if B == 1 else f"{B} permutations"
         said = [
-            f"With {B} permutations of the outcomes' rows, {np.median(sizes):g} features are selected (median; at most "
+            f"With {times} of the outcomes' rows, {np.median(sizes):g} features are selected (median; at most "
             f"{sizes.max()}), and {self.support.sum()} with the outcomes as they are (p = {self.p_selected:.3g})."
         ]
         for name, value, null, p in zip(
@@ -101,7 +102,7 @@ class PermutedControl(Result):
             else:
                 said.append(f"{name}: concordance {value:.3f}, permuted {np.nanmean(null):.3f} (p = {p:.3g}).")
         if B < 19:
-            said.append(f"No p-value can be below {1 / (1 + B):.2g} with {B} permutations: 19 are needed for 0.05.")
+            said.append(f"No p-value can be below {1 / (1 + B):.2g} with {times}: 19 are needed for 0.05.")
         return " ".join(said)
 
     def __repr__(self) -> str:
@@ -114,6 +115,7 @@ def permuted_control(
     *,
     repeats: int = 19,
     within: Array | None = None,
+    groups: Array | None = None,
     random_state: RandomState = None,
     n_jobs: int | None = None,
     prefer: str = "processes",
@@ -136,6 +138,8 @@ def permuted_control(
         repeats: B. 19 is the fewest that can give p = 0.05.
         within: Labels of the rows, (n,): permute only among rows of the same label, such as a batch or a centre, if
             rows are exchangeable only there.
+        groups: Labels of the rows, (n,): outcomes of all rows of a label, such as a patient's, move together, to
+            another label with as many rows. Rows that belong together are not exchangeable one by one.
         random_state: None, an int or a generator. Permutation b depends on it and on b alone.
         n_jobs: Jobs at a time, as of joblib. One job is one permutation.
         prefer: "processes" or "threads".
@@ -153,15 +157,12 @@ def permuted_control(
     data = Y if frame else np.asarray(Y)
     if not data.ndim or len(data) < 2:
         raise ValueError(f"Y must have a row for each sample, at least 2, and has shape {data.shape}")
-    labels = np.zeros(len(data), dtype=np.int64)
-    if within is not None:
-        if np.shape(within) != (len(data),):
-            raise ValueError(f"within must have one label a row, ({len(data)},), and has shape {np.shape(within)}")
-        labels = pd.factorize(np.asarray(within), use_na_sentinel=False)[0]
-        if (np.bincount(labels) < 2).all():
-            raise ValueError("within has a label of its own for every row: nothing can be permuted")
+    labels = np.zeros(len(data), dtype=np.int64) if within is None else _codes("within", within, len(data))
+    blocks = None if groups is None else _blocks(_codes("groups", groups, len(data)), labels)
+    if blocks is None and (np.bincount(labels) < 2).all():
+        raise ValueError("within has a label of its own for every row: nothing can be permuted")
     root = entropy(random_state)
-    jobs = [(fit_and_select, data, labels, root, number) for number in range(repeats + 1)]
+    jobs = [(fit_and_select, data, labels, blocks, root, number) for number in range(repeats + 1)]
     found: dict[int, tuple[Bools, tuple[str, ...], Floats]] = {}
     for number, *rest in in_parallel(_fit, jobs, n_jobs, prefer):
         found[number] = (rest[0], rest[1], rest[2])
@@ -178,20 +179,44 @@ def permuted_control(
 
 
 def _fit(
-    fit_and_select: Callable[[Any, int], Fitted], Y: Any, labels: Array, root: int, number: int
+    fit_and_select: Callable[[Any, int], Fitted],
+    Y: Any,
+    labels: Array,
+    blocks: list[Array] | None,
+    root: int,
+    number: int,
 ) -> tuple[int, Bools, tuple[str, ...], Floats]:
     """Analysis ``number``: 0 with the outcomes as they are."""
     if number:
         order, rng = np.arange(len(labels)), generator(root, number)
-        for label in range(labels.max() + 1):
-            rows = np.flatnonzero(labels == label)
-            order[rows] = rng.permutation(rows)
+        rows_of = [np.flatnonzero(labels == label)[:, None] for label in range(labels.max() + 1)]
+        for rows in rows_of if blocks is None else blocks:
+            order[rows] = rows[rng.permutation(len(rows))]
         Y = Y.iloc[order].set_axis(Y.index, axis=0) if isinstance(Y, pd.DataFrame | pd.Series) else Y[order]
     support, scores = fit_and_select(Y, seed(root, number, 0))
     chosen = np.asarray(support)
     if chosen.dtype != np.bool_ or chosen.ndim != 1:
         raise ValueError(f"fit_and_select must return what is selected as bool (p,), not {chosen.dtype} {chosen.shape}")
     return number, chosen, *read_scores(scores)
+
+
+def _codes(name: str, labels: Array, n: int) -> NDArray[np.int64]:
+    if np.shape(labels) != (n,):
+        raise ValueError(f"{name} must have one label a row, ({n},), and has shape {np.shape(labels)}")
+    return np.asarray(pd.factorize(np.asarray(labels), use_na_sentinel=False)[0], dtype=np.int64)
+
+
+def _blocks(groups: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Array]:
+    """The rows of groups that may change places, (groups, rows of one) for each number of rows and label."""
+    alike: dict[tuple[int, int], list[Array]] = {}
+    for group in range(groups.max() + 1):
+        rows = np.flatnonzero(groups == group)
+        if (labels[rows] != labels[rows[0]]).any():
+            raise ValueError(f"within has two labels in one of the groups, rows {rows[:3].tolist()} …: it needs one")
+        alike.setdefault((len(rows), int(labels[rows[0]])), []).append(rows)
+    if all(len(members) < 2 for members in alike.values()):
+        raise ValueError("no two groups have as many rows as each other: nothing can be permuted")
+    return [np.stack(members) for members in alike.values()]
 
 
 def _p_value(observed: float, null: Array) -> float:

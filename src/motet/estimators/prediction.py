@@ -93,7 +93,7 @@ class Predictions:
         return self._scores(self.features_.transform(X, self))  # type: ignore[attr-defined]
 
     def predict(self, X: Any) -> Any:
-        """One column per outcome, on its own scale: a DataFrame, or an array where Y was one without names.
+        """One column per outcome, on its own scale: a DataFrame, or an array of as many dimensions where Y was one.
 
         continuous: median. count: mean. binary and nominal: the most probable class. ordinal: the median class.
         survival: the median time, infinite where less than half is expected to have had the event by the end of
@@ -117,7 +117,9 @@ class Predictions:
                 codes = columns[outcome.name].astype(int)
             columns[outcome.name] = _labels(outcome)[codes]
         table = pd.DataFrame(columns, index=_index(X))
-        return table if self._named else table.to_numpy()  # type: ignore[attr-defined]
+        if self._named:  # type: ignore[attr-defined]
+            return table
+        return table.iloc[:, 0].to_numpy() if getattr(self, "_flat", False) else table.to_numpy()
 
     def predict_proba(self, X: Any) -> dict[str, pd.DataFrame]:
         """Probabilities {outcome: (n, C)} of the classes of binary, ordinal and nominal outcomes, never 0 or 1."""
@@ -133,7 +135,12 @@ class Predictions:
         return found
 
     def predict_quantiles(self, X: Any, q: ArrayLike = (0.05, 0.25, 0.5, 0.75, 0.95)) -> pd.DataFrame:
-        """Quantiles of continuous, count and survival outcomes: columns (outcome, q)."""
+        """Quantiles of continuous, count and survival outcomes: columns (outcome, q).
+
+        They are those of the estimated law, without a guarantee, and of few rows too near the middle. With a known
+        score and t₃ noise, 85, 89 and 91 % of new values were at or below the 95 % quantile of 30, 50 and 100 rows;
+        with the score to be learned, too, 73 % of about 50 rows. `predict_interval` holds what it promises.
+        """
         u, levels = self._positions(X), np.atleast_1d(np.asarray(q, dtype=np.float64))
         found = {
             (outcome.name, float(level)): values

@@ -94,13 +94,10 @@ class Fitted:
         chosen = self.path.support[index]
         return refit(X, data.pairs, data.share, chosen, options=self.options, generator=generator)
 
-    def candidates(self, data: Data, relaxed: bool, seed: int) -> "tuple[Fitted, list[State | None]]":
-        """The network that each λ stands for: its refit, None where that would have too many features."""
-        if not relaxed:
-            return self, list(self.path.states)
+    def relaxed(self, data: Data, seed: int) -> "Fitted":
+        """The same with refits."""
         X = self.inputs(data.values, data.device)
-        refits = relax(X, data.pairs, data.share, self.path, options=self.options, seed=seed).states
-        return replace(self, refits=refits), refits
+        return replace(self, refits=relax(X, data.pairs, data.share, self.path, options=self.options, seed=seed).states)
 
 
 def fit(
@@ -137,6 +134,7 @@ class Search:
         whole: The path on all rows.
         parts: The path without fold 0, 1, …
         concordance: (L, K, folds) of the fold that was left out; NaN where it can't be told.
+        refitted: (L,) whether a λ stands for its features trained without the penalty, or for the path's network.
         chance: p-value of the hypothesis that no λ orders held-out rows better than chance.
     """
 
@@ -145,6 +143,7 @@ class Search:
     whole: Fitted
     parts: list[Fitted]
     concordance: Floats
+    refitted: Rows
     chance: float
 
     @classmethod
@@ -158,6 +157,7 @@ class Search:
         n_jobs: int | None = None,
         progress: Callable[[str], Callable[[int, float, int], None] | None] | None = None,
         first: "tuple[Search, int] | None" = None,
+        groups: NDArray[Any] | None = None,
     ) -> "Search":
         """Fit all paths.
 
@@ -166,11 +166,13 @@ class Search:
             fold: (n,) fold of each row, or None.
             options: Of the paths; without λ in it, those of the path on all rows are used for all.
             seed: Of the initial weights.
-            relaxed: Whether a λ stands for its features trained without the penalty. The penalty also shrinks what it
-                keeps, so that networks of the path itself predict best with far too many features.
+            relaxed: Whether a λ may stand for its features trained without the penalty. The penalty also shrinks what
+                it keeps, so that where few features matter networks of the path itself predict best with far too
+                many; where many matter a little, shrinking is right. At each λ the folds tell.
             n_jobs: Processes for the folds.
             progress: Gives the callback of a path, by its name.
             first: A search and the λ that was chosen in it: a second stage with adaptive penalties.
+            groups: (n,): rows of one group are permuted together in the test of chance.
         """
         parallel = n_jobs not in (None, 1)
         show = progress or _silent
@@ -186,24 +188,39 @@ class Search:
             train, held = data.at(~out), data.at(out)
             # Every fold begins at the same weights, so that folds differ by their rows alone.
             part = fit(train, fixed, seed, _penalties(before), show(f"without fold {number + 1}"))
-            part, states = part.candidates(train, relaxed, seed)
+            kinds: list[list[State | None]] = [list(part.path.states)]
+            if relaxed:
+                part = part.relaxed(train, seed)
+                kinds.append(part.refits or [])
             X, unknown = part.inputs(held.values, data.device), torch.full((len(data.tasks),), torch.nan)
             nothing = torch.zeros(len(X), len(data.tasks), dtype=torch.float64)
-            scores = [nothing if state is None else state.scores(X) for state in states]
+            scores = [[nothing if state is None else state.scores(X) for state in states] for states in kinds]
             concordance = [
-                (unknown if state is None else concordances(held.pairs, each)).numpy()
-                for state, each in zip(states, scores, strict=True)
+                [
+                    (unknown if state is None else concordances(held.pairs, each)).numpy()
+                    for state, each in zip(states, found, strict=True)
+                ]
+                for states, found in zip(kinds, scores, strict=True)
             ]
-            return part, np.stack(concordance), LeftOut(held.tasks, held.weight, torch.stack(scores).cpu().numpy())
+            every = torch.stack([each for found in scores for each in found])
+            kin = None if groups is None else groups[out]
+            left_out = LeftOut(held.tasks, held.weight, every.cpu().numpy(), kin)
+            return part, np.array(concordance), left_out
 
         if parallel:
             done = Parallel(n_jobs=n_jobs)(delayed(_alone)(one, number) for number in range(folds))
         else:
             done = [one(number) for number in range(folds)]
-        shape = len(whole.path.lambdas), len(data.tasks), 0
-        values = np.stack([scores for _, scores, _ in done], axis=2) if done else np.zeros(shape)
+        shape = 1 + relaxed, len(whole.path.lambdas), len(data.tasks), 0
+        kinds = np.stack([scores for _, scores, _ in done], axis=3) if done else np.zeros(shape)
+        refitted = np.full(shape[1], relaxed)
+        if done and relaxed:
+            # A λ at which some fold has too many features to refit stands for the path's network.
+            plain, again = (_over_tasks(values, data.share).mean(axis=1) for values in kinds)
+            refitted = again >= plain
+        values = np.where(refitted[:, None, None], kinds[-1], kinds[0])
         chance = p_value([held for _, _, held in done], data.share, seed=seed) if done else 1.0
-        return cls(data, fold, whole, [part for part, _, _ in done], values, chance)
+        return cls(data, fold, whole, [part for part, _, _ in done], values, refitted, chance)
 
     def by_outcome(self) -> tuple[list[str], Floats]:
         """Names, and concordance (L, outcomes, folds), classes of a nominal outcome averaged."""
@@ -213,11 +230,11 @@ class Search:
 
     def mean_by_fold(self) -> Floats:
         """Mean concordance over tasks by their weights, (L, folds)."""
-        share = np.broadcast_to(np.array(self.data.share)[None, :, None], self.concordance.shape)
-        there = np.isfinite(self.concordance)
-        weight = (share * there).sum(axis=1)
-        total = np.where(there, self.concordance * share, 0.0).sum(axis=1)
-        return np.asarray(np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0))
+        return _over_tasks(self.concordance, self.data.share)
+
+    def final(self, index: int, seed: int) -> State:
+        """The network on all rows that λ number `index` stands for."""
+        return self.whole.final(self.data, index, bool(self.refitted[index]), seed)
 
     def choose(self, selection: Selection, alpha: float) -> int:
         """Which λ: the best mean concordance, or the largest λ that is hardly worse; the last where it is chance."""
@@ -233,14 +250,14 @@ class Search:
         slack = WITHIN if selection == "within_tol" else np.nanstd(each[best], ddof=1) / np.sqrt(known[best])
         return int(np.flatnonzero(mean >= mean[best] - slack)[-1])
 
-    def out_of_fold(self, index: int, relaxed: bool, seed: int) -> Floats:
+    def out_of_fold(self, index: int, seed: int) -> Floats:
         """Ranks (n, K) of rows by the networks that did not see them."""
         assert self.fold is not None
         ranks = np.full((len(self.fold), len(self.data.tasks)), np.nan)
         for number, part in enumerate(self.parts):
             out = self.fold == number
             train = self.data.at(~out)
-            state = part.final(train, index, relaxed, seed)
+            state = part.final(train, index, bool(self.refitted[index]), seed)
             seen, new = (
                 state.scores(part.inputs(values, self.data.device)).cpu().numpy()
                 for values in (train.values, self.data.values[out])
@@ -250,14 +267,13 @@ class Search:
         return ranks
 
 
-def grid_to(largest: float, lambda_: float, options: PathOptions) -> tuple[float, ...]:
-    """λ of a path that ends at a given one, from the same start and at the same ratio as a whole path."""
-    start, ratio = largest * options.first, options.first ** (-1 / (options.n_lambdas - 1))
-    below = []
-    while start < lambda_ * (1 - 1e-9):
-        below.append(start)
-        start *= ratio
-    return (*below, lambda_)
+def _over_tasks(concordance: Floats, share: Sequence[float]) -> Floats:
+    """Weighted mean of (L, K, folds) over the tasks that are known: (L, folds)."""
+    weights = np.broadcast_to(np.array(share)[None, :, None], concordance.shape)
+    there = np.isfinite(concordance)
+    weight = (weights * there).sum(axis=1)
+    total = np.where(there, concordance * weights, 0.0).sum(axis=1)
+    return np.asarray(np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0))
 
 
 def _silent(_: str) -> None:

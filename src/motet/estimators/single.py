@@ -10,6 +10,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from motet.estimators.cells import as_frame
 from motet.estimators.features import check_weights
 from motet.estimators.mixed_outcome import MixedOutcomeNet
 from motet.estimators.outcomes import Survival
@@ -183,8 +184,8 @@ class RankNetSurvival(RankNet):
         net_: The fitted `MixedOutcomeNet`, whose scores are times (higher is later).
 
     Shapes:
-        X (n, p); y a structured array (n,) with an event (bool) and a time, a table of these two columns, or times
-        (n,) without censoring.
+        X (n, p); y a structured array (n,) with an event (bool, or the integers 0 and 1) and a time, a table of these
+        two columns, or times (n,) without censoring.
     """
 
     def __init__(
@@ -268,18 +269,28 @@ class RankNetSurvival(RankNet):
 
 def _times(y: Any) -> pd.DataFrame:
     """Columns time and event of any form of y."""
-    if isinstance(y, pd.DataFrame):
-        y = y.to_records(index=False)
-    values = np.asarray(y)
-    if values.dtype.kind == "c":
-        raise ValueError("Complex data not supported: times are real numbers")
-    if values.dtype.names is None:
-        return pd.DataFrame({"time": np.asarray(values, dtype=np.float64).reshape(len(values), -1)[:, 0], "event": 1})
-    events = [name for name in values.dtype.names if values[name].dtype.kind == "b"]
-    if len(values.dtype.names) != 2 or len(events) != 1:
+    frame = None if isinstance(y, np.ndarray) else as_frame(y)
+    if frame is not None and frame.shape[1] > 1:
+        columns = {str(name): frame[name].to_numpy() for name in frame}
+    else:
+        values = np.asarray(y if frame is None else frame.iloc[:, 0])
+        if values.dtype.kind == "c":
+            raise ValueError("Complex data not supported: times are real numbers")
+        if values.dtype.names is None:
+            if values.ndim > 1 and values.shape[1:] != (1,):
+                raise ValueError(
+                    f"y has the shape {values.shape}, of which it can't be told what is the time and what the event: "
+                    "give a structured array or a table with one bool (whether the event was seen) and one of numbers"
+                )
+            return pd.DataFrame({"time": np.asarray(values, dtype=np.float64).reshape(len(values)), "event": 1})
+        columns = {name: values[name] for name in values.dtype.names}
+    events = [name for name, values in columns.items() if values.dtype.kind == "b"]
+    if not events:
+        events = [name for name, v in columns.items() if v.dtype.kind in "iu" and np.isin(v, (0, 1)).all()]
+    if len(columns) != 2 or len(events) != 1:
         raise ValueError(
-            f"y has the fields {', '.join(values.dtype.names)}: a censored time has two, one bool (whether the event "
-            "was seen) and one of numbers (the time)"
+            f"y has the fields {', '.join(columns)}: a censored time has two, one bool or of the integers 0 and 1 "
+            "(whether the event was seen) and one of numbers (the time)"
         )
-    time = next(name for name in values.dtype.names if name != events[0])
-    return pd.DataFrame({"time": values[time].astype(np.float64), "event": values[events[0]].astype(int)})
+    time = next(name for name in columns if name != events[0])
+    return pd.DataFrame({"time": columns[time].astype(np.float64), "event": columns[events[0]].astype(int)})

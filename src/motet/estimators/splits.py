@@ -1,6 +1,6 @@
 """Cross-validation for outcomes of different kinds: rare classes, events and gaps spread evenly over the folds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator
 
-from motet.estimators.cells import Survival
+from motet.estimators.cells import Survival, read_table
 from motet.estimators.outcomes import Encoded, comparable, encode, read_outcomes
 
-__all__ = ["OutcomeKFold", "assign_folds", "given_folds", "without_pairs"]
+__all__ = ["OutcomeKFold", "assign_folds", "check_folds", "given_folds", "without_pairs"]
 
 Rows = NDArray[np.int64]
 BINS = 4
@@ -29,6 +29,8 @@ class OutcomeKFold(BaseCrossValidator):  # type: ignore[misc]
     bring, those with the rarest first; each class, event, quarter and gap counts by the inverse of how
     many there are, as does the number of rows. Rows that bring the same are in random order. A heuristic: a
     class of n_splits rows is in every fold unless several rare classes, or groups, are in the way.
+
+    `MixedOutcomeNet` makes such folds of its own; this is for `GridSearchCV` or `cross_val_score` around it.
 
     Args:
         n_splits: Number of folds, ≥ 2.
@@ -89,25 +91,40 @@ def assign_folds(
     brings = np.zeros((units, traits.shape[1]))
     np.add.at(brings, unit, traits)
     fold = _spread(brings, n_splits, np.random.default_rng(random_state))[unit]
-    for number in range(n_splits):
+    check_folds(tasks, fold, "" if groups is None else ", or use other groups")
+    return fold
+
+
+def check_folds(tasks: Sequence[Encoded], fold: Rows, or_else: str = "") -> None:
+    """That every outcome can be fitted without any of the folds.
+
+    Raises:
+        ValueError: that names the outcome, the fold and what helps; ``or_else`` is added to that.
+    """
+    folds = int(fold.max()) + 1
+    for number in range(folds):
         if lacking := _without(tasks, fold != number):
             task = lacking[0]
             fix = "leave the outcome out" if task.label is None else "merge the class with another, or set it to NaN"
             raise ValueError(
-                f"outcome {task.name!r} has too few different values or events for {n_splits} folds: without fold "
-                f"{number}, no pair of rows is left of which it is known which is larger; {fix}"
-                + (", or use other groups" if groups is not None else "")
+                f"outcome {task.name!r} has too few different values or events for {folds} folds: without fold "
+                f"{number}, no pair of rows is left of which it is known which is larger; {fix}{or_else}"
             )
-    return fold
 
 
-def given_folds(cv: Any, X: ArrayLike, groups: ArrayLike | None = None) -> Rows:
+def given_folds(cv: Any, X: ArrayLike, groups: ArrayLike | None = None, Y: Any = None) -> Rows:
     """The fold (n,) of each row, by a splitter or by splits (train rows, test rows), each row in one test part.
 
     Raises:
-        ValueError: if some row is in no test part, or in several.
+        ValueError: if some row is in no test part, or in several, or there are fewer than two splits.
     """
-    splits = list(cv.split(X, None, groups) if hasattr(cv, "split") else cv)
+    if hasattr(cv, "split"):
+        cv = cv.split(X, _plain(Y), groups)
+    elif not isinstance(cv, Iterable) or isinstance(cv, str):
+        raise ValueError(f"cv is a number of folds, at least 2, a splitter or splits, not {cv!r}")
+    splits = list(cv)
+    if len(splits) < 2:
+        raise ValueError(f"cv gives {len(splits)} splits: at least 2 are needed")
     times, fold = np.zeros(len(np.asarray(X)), dtype=np.int64), np.zeros(len(np.asarray(X)), dtype=np.int64)
     for number, (_, test) in enumerate(splits):
         times[test] += 1
@@ -125,6 +142,14 @@ def without_pairs(tasks: Sequence[Encoded], fold: Rows) -> list[str]:
         for number in range(int(fold.max()) + 1)
         for task in _without(tasks, fold == number)
     ]
+
+
+def _plain(Y: Any) -> Any:
+    """Outcomes as scikit-learn's splitters take them: an array, or a table of pandas; a single column as a vector."""
+    if Y is None or isinstance(Y, np.ndarray):
+        return Y
+    table, _ = read_table(Y)
+    return table.iloc[:, 0].to_numpy() if table.shape[1] == 1 else table
 
 
 def _without(tasks: Sequence[Encoded], rows: NDArray[np.bool_]) -> list[Encoded]:

@@ -19,7 +19,7 @@ from motet.estimators.saving import load, save
 FITTED = (
     *("lambda_path_", "lambda_best_", "n_selected_path_", "exit_lambda_", "support_path_", "kkt_path_", "support_"),
     *("converged_", "kkt_residual_", "n_iter_", "selected_features_", "scores_path_", "chance_", "outcome_weights_"),
-    *("task_names_", "_named"),
+    *("task_names_", "_named", "_flat"),
 )
 """Attributes that are kept as they are."""
 

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
+from motet.estimators.cells import as_frame, read_table
 from motet.estimators.importance import PermutationImportance, permutation_importance
 from motet.estimators.knockoffs import KnockoffSelection, knockoff_selection
 from motet.estimators.outcomes import comparable
@@ -137,7 +139,7 @@ class Trust:
             columns = [int(q) for q in np.flatnonzero(self.support_)]  # type: ignore[attr-defined]
         return permutation_importance(
             lambda shuffled: self.score_per_task(shuffled, Y).to_dict(),  # type: ignore[attr-defined]
-            X,
+            X if (frame := as_frame(X)) is None else frame,
             random_state,
             repeats=repeats,
             columns=columns,
@@ -145,7 +147,14 @@ class Trust:
         )
 
     def permuted_control(
-        self, X: Any, Y: Any, *, repeats: int = 19, within: Any = None, progress: Any = None
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        repeats: int = 19,
+        within: Any = None,
+        groups: ArrayLike | None = None,
+        progress: Any = None,
     ) -> PermutedControl:
         """The whole analysis, choice of λ included, on outcomes that belong to other rows.
 
@@ -154,15 +163,17 @@ class Trust:
             Y: A DataFrame or array of outcomes.
             repeats: Permutations; 19 are needed for p = 0.05.
             within: Labels of rows, such as a centre's, among which alone they are permuted.
+            groups: As for `fit`; outcomes of a group move together, to another group with as many rows.
             progress: Called with (fits done, fits).
         """
         seed = self.random_state  # type: ignore[attr-defined]
         own = clone(self).set_params(calibrate=False, verbose=0, n_jobs=None, random_state=0 if seed is None else seed)
         return permuted_control(
-            partial(_analysis, own, X),
-            Y,
+            partial(_analysis, own, X, groups),
+            Y if isinstance(Y, np.ndarray | pd.DataFrame | pd.Series) else read_table(Y)[0],
             repeats=repeats,
             within=within,
+            groups=None if groups is None else np.asarray(groups),
             random_state=seed,
             n_jobs=self.n_jobs,  # type: ignore[attr-defined]
             progress=progress,
@@ -200,10 +211,10 @@ def _exits(data: Data, options: PathOptions, features: Floats, seed: int) -> Flo
     return fit(replace(data, values=np.asarray(features, dtype=np.float64)), options, seed).path.exit_lambda
 
 
-def _analysis(estimator: Any, X: Any, Y: Any, seed: int) -> tuple[NDArray[np.bool_], dict[str, float]]:
+def _analysis(estimator: Any, X: Any, groups: Any, Y: Any, seed: int) -> tuple[NDArray[np.bool_], dict[str, float]]:
     """A fit, what it selects, and the held-out concordance of each outcome at its λ."""
     torch.set_num_threads(1)
-    fitted = clone(estimator).set_params(random_state=seed).fit(X, Y)
+    fitted = clone(estimator).set_params(random_state=seed).fit(X, Y, groups=groups)
     names = [outcome.name for outcome in fitted.outcomes_]
     if fitted.scores_path_ is None:
         return fitted.support_, fitted.score_per_task(X, Y).to_dict()

@@ -73,7 +73,9 @@ def fitted(table: Table, options: Select, folder: Path, *, bar: bool) -> Fit:
     net.save(folder / MODEL)
     # After the model: where this file is, the fit is whole.
     about = {"analysis": mark, "seconds": str(seconds), "said": json.dumps(said)}
-    save_file({"out_of_fold": np.ascontiguousarray(net.out_of_fold_)}, folder / ROWS, metadata=about)
+    assert net.fold_ is not None
+    rows = {"out_of_fold": np.ascontiguousarray(net.out_of_fold_), "fold": net.fold_}
+    save_file(rows, folder / ROWS, metadata=about)
     return Fit(net, seconds, tuple(said))
 
 
@@ -90,13 +92,14 @@ def _kept(folder: Path, mark: str, jobs: int | None) -> Fit | None:
             f"{folder} holds an analysis of another table or with other options: give the same, or another --out"
         )
     net = MixedOutcomeNetCV.load(folder / MODEL).set_params(n_jobs=jobs)
-    net.out_of_fold_ = load_file(folder / ROWS)["out_of_fold"]
+    rows = load_file(folder / ROWS)
+    net.out_of_fold_, net.fold_ = rows["out_of_fold"], rows["fold"]
     return Fit(net, float(about["seconds"]), tuple(json.loads(about["said"])))
 
 
 def _fingerprint(table: Table, net: MixedOutcomeNetCV) -> str:
     given = {name: value for name, value in net.get_params().items() if name not in ("n_jobs", "verbose", "device")}
-    digest = hashlib.sha256(repr(given).encode())
+    digest = hashlib.sha256(f"2{given!r}".encode())  # 2: the files hold folds, too
     for frame in (table.X, table.Y):
         digest.update(repr(list(frame.columns)).encode())
         digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
@@ -122,7 +125,7 @@ def stability(table: Table, options: Select, net: MixedOutcomeNetCV, folder: Pat
 
 def control(table: Table, options: Select, net: MixedOutcomeNetCV, tick: Tick) -> PermutedControl:
     """The analysis on permuted outcomes."""
-    return net.permuted_control(table.X, table.Y, repeats=options.permutations, progress=tick)
+    return net.permuted_control(table.X, table.Y, repeats=options.permutations, groups=table.groups, progress=tick)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from motet.estimators.display import drawing
 from motet.estimators.display.drawing import Floats
+from motet.estimators.search import mean_known
 from motet.theme import COLOURS, INK, LINE, MUTED, PAPER
 
 
@@ -142,9 +143,6 @@ def averaged(net: Any) -> tuple[Floats, Floats] | tuple[None, None]:
 
 def over_folds(values: Floats) -> tuple[Floats, Floats]:
     """Mean and standard error over the last axis, of what is finite; NaN where nothing is, or one fold alone."""
-    there = np.isfinite(values)
-    count = there.sum(axis=-1)
-    safe = np.where(count > 0, count, np.nan)
-    mean = np.where(there, values, 0.0).sum(axis=-1) / safe
-    squares = np.where(there, (values - mean[..., None]) ** 2, 0.0).sum(axis=-1)
-    return mean, np.sqrt(squares / np.where(count > 1, count - 1, np.nan) / safe)
+    mean, count = mean_known(values, -1), np.isfinite(values).sum(axis=-1)
+    variance = mean_known((values - mean[..., None]) ** 2, -1)
+    return mean, np.sqrt(variance / np.where(count > 1, count - 1, np.nan))
