@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from motet.testing.mixed_outcomes import simulate
 from tests.grouping.models import TASKS, Heads, batch
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,7 +22,7 @@ def images(page: str) -> list[str]:
     return re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (DOCS / page).read_text(encoding="utf8"))
 
 
-@pytest.mark.parametrize("page", ["apt.md", "benchmarks.md"])
+@pytest.mark.parametrize("page", ["apt.md", "benchmarks.md", "mixed-outcomes.md"])
 def test_every_figure_is_there(page):
     assert images(page)
     assert all((DOCS / image).exists() for image in images(page))
@@ -88,3 +90,25 @@ def test_group_updates():
     (example,) = examples("grouping.md")
     exec(example, known)
     assert known["groups"].batches == 2
+
+
+def patients():
+    """X, Y as the examples name their columns, and rows to predict."""
+    drawn = simulate("S3", 90, 8, 3, 0, kinds=("continuous", "binary", "ordinal", "survival"))
+    X = pd.DataFrame(drawn.X, columns=[f"gene{q}" for q in range(8)])
+    Y = drawn.Y.set_axis(["age", "er", "grade", "time", "event"], axis=1)
+    Y.loc[::7, "age"] = float("nan")
+    return {"X": X[:70], "Y": Y[:70], "new": X[70:], "observed": Y[70:]}
+
+
+def test_the_estimator_from_fit_to_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    known = patients()
+    (example,) = examples("mixed-outcomes.md")
+    exec(example.replace("random_state=0", "random_state=0, n_lambdas=20").replace("pairs=10", "pairs=2"), known)
+    assert set(known["net"].selected_features_) <= set(known["X"].columns)
+    assert list(known["predicted"]) == ["age", "er", "grade", "os"]
+    assert (known["bounds"]["age", "lower"] <= known["bounds"]["age", "upper"]).all()
+    assert (known["curves"].diff(axis=1).iloc[:, 1:] <= 1e-12).all().all()
+    assert any((tmp_path / name).exists() for name in ("model", "model.safetensors"))
+    assert "threshold" in capsys.readouterr().out

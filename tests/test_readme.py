@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from motet.nn import Bag
 from tests.grouping.models import TASKS, Heads, batch
 from tests.study.tiny import TINY
+from tests.test_docs import patients
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -20,7 +22,7 @@ def example(part: str) -> str:
 
 
 def test_every_example_is_tested_here():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 6
 
 
 def test_the_training_loop():
@@ -49,6 +51,28 @@ def test_the_study(tmp_path, monkeypatch, capsys):
     exec(example("motet.Study").replace("seeds=10", "seeds=1"), {})
     assert "fair-grad:alpha=1@exact" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_estimator(capsys):
+    known = patients()
+    text = example("MixedOutcomeNetCV").replace("random_state=0", "random_state=0, n_lambdas=20, max_iter=200")
+    exec(text.replace("pairs=10", "pairs=2"), known)
+    assert list(known["table"]) == ["age", "er", "grade", "os"]
+    assert (known["bounds"]["age", "lower"] <= known["bounds"]["age", "upper"]).all()
+    assert "threshold" in capsys.readouterr().out
+
+
+def test_bags_in_several_views():
+    torch.manual_seed(0)
+    views = {"slide": Bag.of([torch.randn(size, 384) for size in (3, 5, 1)]), "clinic": torch.randn(3, 12)}
+    targets = {"grade": torch.tensor([0, 2, 1]), "msi": torch.ones(3, 1)}
+    known = {
+        "loader": [(views, targets), (views | {"clinic": None}, targets)],
+        "criterion": {"grade": nn.CrossEntropyLoss(), "msi": nn.BCEWithLogitsLoss()},
+    }
+    exec(example("motet.nn.UMDA"), known)
+    assert all(parameter.isfinite().all() for parameter in known["model"].parameters())
+    assert set(known["losses"]) == {"grade", "msi"}
 
 
 def test_a_method_of_ones_own():

@@ -8,6 +8,7 @@ from motet import linalg as linalg
 from motet import losses as losses
 from motet import methods as methods
 from motet import metrics as metrics
+from motet import nn as nn
 from motet import optim as optim
 from motet import pareto as pareto
 from motet import problems as problems

@@ -128,11 +128,20 @@ class Balancer:
         if audit_every is not None and (route == "exact" or self.method.needs == "jacobian"):
             why = "the exact route is itself exact" if route == "exact" else f"{self.method!r} gives no weights"
             raise ValueError(f"audit_every has nothing to compare: {why}")
+        if audit_every is not None and self.method.samples:
+            raise ValueError(
+                f"audit_every has nothing to compare: {self.method!r} looks at the noise between samples, which the "
+                "exact Gram matrix does not have"
+            )
         if not (isinstance(iterations, int) and iterations >= 1):
             raise ValueError(f"iterations must be a whole number of products of at least 1, not {iterations!r}")
         if iterations > 1 and route not in ("auto", "probe"):
             raise ValueError(f"iterations are products of the probe route, and the route is {route!r}")
         self._check_route(route, granularity)
+        if on_gradients is not None and self.method.samples:
+            raise ValueError(
+                f"on_gradients is for the exact route, and {self.method!r} needs route='features' or 'last-layer'"
+            )
         if on_gradients is not None and route not in ("auto", "exact"):
             raise ValueError(
                 f"on_gradients is given the tasks' gradients of all shared parameters, which the {route} route does "
@@ -171,6 +180,11 @@ class Balancer:
             )
         if route not in ("auto", "exact") and method.two_samples:
             raise ValueError(f"{name} needs gradients on two batches, which only route='exact' has")
+        if method.samples and route not in ("auto", "features", "last-layer"):
+            raise ValueError(
+                f"{name} needs the noise between samples, and the {route} route's gradients are sums over the batch: "
+                "use route='features' or 'last-layer' with features=z"
+            )
         if granularity != "model":
             if route not in ("auto", "exact"):
                 raise ValueError(f"granularity={granularity!r} needs the exact route, not {route!r}")
@@ -185,6 +199,17 @@ class Balancer:
     def tasks(self) -> tuple[str, ...]:
         """All tasks known so far, in the order of the method's state."""
         return tuple(self._index)
+
+    @property
+    def learning_rates(self) -> TaskVector | None:
+        """Factors on the learning rates of the tasks' own parameters where the method gives any, else None.
+
+        They are for `motet.optim.TaskRates.set`: (all tasks,), as plain 1 before the method has seen a task.
+        """
+        rates = getattr(self.method, "learning_rates", None)
+        if rates is None:
+            return None
+        return TaskVector.of(torch.cat([rates, rates.new_ones(len(self._index) - len(rates))]), self.tasks)
 
     @property
     def wants_feedback(self) -> bool:
@@ -458,6 +483,7 @@ class Balancer:
             assigned,
             hindered,
             self._unprobed or ("" if method.by_products else "the method needs more than products"),
+            method.samples,
         )
         if wish not in self._chosen:
             try:
@@ -638,6 +664,10 @@ class Balancer:
             if len(gram) == 2 * len(values):
                 both = scale.repeat(2)
                 weights = method.pair_weights(gram * both[:, None] * both[None, :]).to(gram) * both
+            elif method.samples:
+                assert isinstance(gradients, routes.Features)
+                signal, noise = (part * scale[:, None] * scale[None, :] for part in gradients.moments())
+                weights = method.sample_weights(signal, noise).to(gram) * scale
             else:
                 weights = method.weights(gram * scale[:, None] * scale[None, :]).to(gram) * scale
         # Rows of half precision are combined in float32.

@@ -4,6 +4,7 @@ from motet.methods.base import GramMethod as GramMethod
 from motet.methods.base import JacobianMethod as JacobianMethod
 from motet.methods.base import LossMethod as LossMethod
 from motet.methods.base import Method as Method
+from motet.methods.base import SampleMethod as SampleMethod
 from motet.methods.base import TwoSampleMethod as TwoSampleMethod
 from motet.methods.registry import available as available
 from motet.methods.registry import entry as entry
@@ -57,6 +58,7 @@ from motet.methods.ntk_mtl import NTKMTL as NTKMTL
 from motet.methods.excess_mtl import ExcessMTL as ExcessMTL
 from motet.methods.sam_gs import SAMGS as SAMGS
 from motet.methods.auto_scale import AutoScale as AutoScale
+from motet.methods.self_guided import SelfGuided as SelfGuided
 from motet.methods.pmtl import PMTL as PMTL
 from motet.methods.epo import EPO as EPO
 from motet.methods.wc_mgda import WCMGDA as WCMGDA

@@ -19,7 +19,7 @@ from motet.methods.registry import register
 
 _SALT = 0x6D6F746574
 
-__all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "TwoSampleMethod", "register"]
+__all__ = ["GramMethod", "JacobianMethod", "LossMethod", "Method", "SampleMethod", "TwoSampleMethod", "register"]
 
 
 Needs = Literal["losses", "gram", "jacobian"]
@@ -49,6 +49,8 @@ class Method:
     """True where w is known to be right from the product G w alone, so that the probe route comes to rest at it."""
     two_samples: bool = False
     """True where the method wants gradients on a second batch too: see `TwoSampleMethod`."""
+    samples: bool = False
+    """True where the method wants the noise between a batch's samples too: see `SampleMethod`."""
 
     def __init__(self) -> None:
         self.converged: bool | Tensor = True
@@ -116,6 +118,10 @@ class Method:
         """
         raise NotImplementedError
 
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        """Weights of the tasks' gradients where `samples` is true: (K, K), (K, K) → (K,)."""
+        raise NotImplementedError
+
     def direction(self, jacobian: Tensor) -> Tensor:
         """The update, to be descended: (K, P) → (P,). For methods on gradients."""
         raise NotImplementedError
@@ -154,6 +160,31 @@ class Method:
             yield
         finally:
             self._rows, self._count = outer
+
+    @contextmanager
+    def on_pairs(self, name: str, tasks: int) -> Iterator[None]:
+        """Within this context the rows of the state ``name`` are all pairs of the K = ``tasks`` tasks given: (K², …).
+
+        Pairs are numbered so that more tasks change no number.
+
+        Raises:
+            ValueError: if the number of tasks has changed and nothing says which they are.
+        """
+        rows, count = self._rows, self._count
+        stored = self._state.get(name)
+        if rows is None and stored is not None and len(stored) != tasks**2:
+            raise ValueError(
+                f"{type(self).__name__} holds the state of {math.isqrt(len(stored))} tasks and was given {tasks}: "
+                "use a Balancer, which knows tasks by name, or a new method"
+            )
+        task = torch.arange(tasks) if rows is None else rows
+        i, j = task[:, None], task[None, :]
+        pairs = torch.where(i < j, j * j + i, i * i + i + j).flatten()
+        try:
+            with self.on_tasks(pairs, (tasks if count is None else count) ** 2):
+                yield
+        finally:
+            self._rows, self._count = rows, count
 
     def recall(self, name: str, like: Tensor, fill: float) -> Tensor:
         """The present tasks' rows of a state, shaped as ``like``: (K, …). Rows never seen hold ``fill``.
@@ -258,6 +289,25 @@ class TwoSampleMethod(GramMethod):
         """The weights if the training batch stands in for the second one, too: (K, K) → (K,)."""
         both = self.pair_weights(gram.repeat(2, 2))
         return both[: len(gram)] + both[len(gram) :]
+
+
+class SampleMethod(GramMethod):
+    """Weights that need to know how much of the tasks' gradients is noise between the samples of a batch.
+
+    The features and last-layer routes deliver two matrices of the batch-mean gradients at the features, which are sums
+    over samples there: the noise Ĉ, an estimate of their covariance, and the signal M̂, the Gram matrix less Ĉ. A task
+    whose noise is not known, as with one sample, has NaN in its rows and columns of both.
+    """
+
+    samples = True
+
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        """Weights of the tasks' gradients: M̂ (K, K), Ĉ (K, K) → (K,)."""
+        raise NotImplementedError
+
+    def weights(self, gram: Tensor) -> Tensor:
+        """The weights if there were no noise: (K, K) → (K,)."""
+        return self.sample_weights(gram, torch.zeros_like(gram))
 
 
 class JacobianMethod(Method):

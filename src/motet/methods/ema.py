@@ -43,6 +43,9 @@ class EMA(Wrapper):
     def pair_weights(self, joint: Tensor) -> Tensor:
         return self._smooth(self.method.pair_weights(joint).view(2, -1).T).T.reshape(-1)
 
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        return self._smooth(self.method.sample_weights(signal, noise))
+
     def _smooth(self, weights: Tensor) -> Tensor:
         """(K, …) → (K, …), a task's first weight as it is."""
         former, seen = self.recall("average", weights, 0.0), self.recall("seen", weights, 0.0)

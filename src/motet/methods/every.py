@@ -47,7 +47,12 @@ class Every(Wrapper):
         return self.recall("kept", as_double(losses), 1.0)
 
     def weights(self, given: Tensor) -> Tensor:
-        weights = self.method.weights(given)
+        return self._keep(self.method.weights(given))
+
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        return self._keep(self.method.sample_weights(signal, noise))
+
+    def _keep(self, weights: Tensor) -> Tensor:
         self.recall("age", weights, float(self.n))
         self.recall("kept", weights, 1.0)
         fine = weights.isfinite()

@@ -1,8 +1,5 @@
 """GradVac, gradient vaccine: Wang et al., ICLR 2021, arXiv 2010.05874."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -57,31 +54,12 @@ class GradVac(GramMethod):
         tasks = gram.shape[-1]
         draw = torch.rand(tasks, tasks, generator=self.generator, device=self.generator.device)
         layers = gram.reshape(-1, tasks, tasks)
-        with self._on_pairs(tasks):
+        with self.on_pairs("target", tasks):
             targets = self.recall("target", layers.new_zeros(tasks * tasks, len(layers)), 0.0)
             shaped = targets.T.reshape(layers.shape)
             weights, shaped = vaccinate(layers, shaped, self.beta, draw.argsort(1).to(gram.device))
             self.remember("target", shaped.reshape(len(layers), -1).T)
         return weights.sum(1).reshape(gram.shape[:-1])
-
-    @contextmanager
-    def _on_pairs(self, tasks: int) -> Iterator[None]:
-        """Within this context the rows of a state are pairs of tasks, numbered so that more tasks change no number."""
-        rows, count = self._rows, self._count
-        stored = self._state.get("target")
-        if rows is None and stored is not None and len(stored) != tasks**2:
-            raise ValueError(
-                f"GradVac holds the state of {round(len(stored) ** 0.5)} tasks and was given {tasks}: "
-                "use a Balancer, which knows tasks by name, or a new method"
-            )
-        task = torch.arange(tasks) if rows is None else rows
-        i, j = task[:, None], task[None, :]
-        pairs = torch.where(i < j, j * j + i, i * i + i + j).flatten()
-        try:
-            with self.on_tasks(pairs, (tasks if count is None else count) ** 2):
-                yield
-        finally:
-            self._rows, self._count = rows, count
 
 
 @one_thread

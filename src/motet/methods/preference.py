@@ -60,6 +60,11 @@ class Preference(Wrapper):
         r = self.chosen(self._r, as_double(given.detach()).diagonal(dim1=-2, dim2=-1).movedim(-1, 0))
         return self._scaled(self.method.weights(as_double(given.detach()) * r[:, None] * r[None, :]))
 
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        r = self.chosen(self._r, as_double(signal.detach())[0])
+        scale = r[:, None] * r[None, :]
+        return self._scaled(self.method.sample_weights(as_double(signal) * scale, as_double(noise) * scale))
+
     def direction(self, jacobian: Tensor) -> Tensor:
         jacobian = jacobian.detach()
         return self.method.direction(jacobian * self.chosen(self._r, jacobian[:, 0])[:, None])

@@ -37,6 +37,7 @@ class Wrapper(Method):
         self.scale = self.method.scale
         self.by_products = self.method.by_products
         self.two_samples = self.method.two_samples
+        self.samples = self.method.samples
 
     def __getattr__(self, name: str) -> Any:
         """What the method inside offers beyond a method's own, as ``report`` or ``draw``."""
@@ -80,6 +81,9 @@ class Wrapper(Method):
 
     def pair_weights(self, joint: Tensor) -> Tensor:
         return self.method.pair_weights(joint)
+
+    def sample_weights(self, signal: Tensor, noise: Tensor) -> Tensor:
+        return self.method.sample_weights(signal, noise)
 
     def direction(self, jacobian: Tensor) -> Tensor:
         if self.needs != "gram":

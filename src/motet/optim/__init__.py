@@ -12,3 +12,4 @@ from motet.optim.preservation import effective_rank as effective_rank
 from motet.optim.recorder import MomentumRecorder as MomentumRecorder
 from motet.optim.report import momentum_report as momentum_report
 from motet.optim.sgd import APTSGD as APTSGD
+from motet.optim.task_rates import TaskRates as TaskRates

@@ -27,6 +27,7 @@ class Wish:
         assignment: Whether the task of every sample is known.
         hindered: Why the trunk can be gone through once only, or "".
         unprobed: Why the probe route can't be taken, or "".
+        samples: Whether the noise between the samples is wanted.
     """
 
     needs: str
@@ -39,6 +40,7 @@ class Wish:
     assignment: bool = False
     hindered: str = ""
     unprobed: str = ""
+    samples: bool = False
 
 
 def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
@@ -56,6 +58,11 @@ def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
     """
     if wish.needs == "losses":
         return "none", "the method needs the losses' values only"
+    if wish.samples and not wish.features:
+        raise ValueError(
+            "the method needs the noise between samples, which only gradients at the features tell: pass features=z, "
+            "the tensor that all heads take, with one row a sample"
+        )
     if not wish.features and not wish.shared:
         raise ValueError(
             "the method needs the tasks' gradients: pass features=z, the tensor that all heads take, "
@@ -64,6 +71,10 @@ def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
     costs = (work or Work(1.0, 0.0, 0, 0, 0.0, 0)).ratios(wish.tasks)
     about = {route: f"about {cost:.1f}× a plain step by the sizes of its layers" for route, cost in costs.items()}
     over = "" if wish.budget is None or costs["exact"] <= wish.budget else f", over the budget of {wish.budget:g}×"
+    if wish.samples:
+        short = wish.budget is not None and costs["features"] > wish.budget
+        over = f", over the budget of {wish.budget:g}×" if short else ""
+        return "features", f"the method needs the gradients of single samples; {about['features']}{over}"
     if wish.assignment and wish.needs == "gram" and not wish.single:
         return "disjoint", "every sample belongs to one task, so one backward pass tells all gradients"
     if wish.hindered and wish.features and wish.needs == "gram" and not wish.single:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from motet.linalg import gram
+from motet.linalg import as_double, gram
 from motet.routes import graph
 from motet.routes.base import NoPathError, TaskGradients, empty_rows, fill
 from motet.routes.layers import Product, products
 from motet.routes.release import release
+
+_BLOCK = 1 << 18
+"""Numbers a task that moments are made of at a time, so that no copy of all rows is needed."""
 
 
 class Features(TaskGradients):
@@ -118,6 +121,46 @@ class Features(TaskGradients):
         else:
             self._parts[task][tap].copy_(gradient)
             self._found[task][tap] = True
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Signal M̂ and noise Ĉ of the batch-mean gradients, summed over samples: (K, K) each, float64.
+
+        With rₖ[b] sample b's part of task k's row, zero where the task has no label there, nₖ the number of the others
+        and μₖ = Σ_b rₖ[b] the mean of nₖ gradients nₖrₖ[b], the noise is the sum over the samples that both tasks know
+
+            Ĉₖⱼ = Σ_b ⟨rₖ[b] - μₖ/nₖ, rⱼ[b] - μⱼ/nⱼ⟩ √(nₖnⱼ / ((nₖ - 1)(nⱼ - 1))),   M̂ = μμᵀ - Ĉ.
+
+        Both are unbiased if the tasks know the same samples; with others entries off the diagonal of Ĉ are off by a
+        share of about 1/n. A gradient of exactly zero counts as a missing label. NaN in the rows and columns of tasks
+        with fewer than two samples.
+
+        Raises:
+            ValueError: if the features are not of the same samples, along their first dimension.
+        """
+        sizes = {len(tap) if tap.dim() else 1 for tap in self.taps}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the noise between samples needs features whose first dimension is the batch, and they have "
+                f"{' and '.join(map(str, sorted(sizes)))} rows: pass those that have one row a sample"
+            )
+        batch = sizes.pop()
+        tasks = len(self.rows)
+        wide = torch.promote_types(self.rows.dtype, torch.float32)
+        parts = [part.view(tasks, batch, -1) for part in self.rows.split([tap.numel() for tap in self.taps], 1)]
+        known = torch.stack([(part.amax(2) > 0) | (part.amin(2) < 0) for part in parts]).any(0)
+        count = known.sum(1).to(wide)
+        share = (known / count.clamp(min=1)[:, None]).unsqueeze(2)
+        means = as_double(self.rows.new_zeros(tasks, tasks, dtype=wide))
+        noise = torch.zeros_like(means)
+        for part in parts:
+            for block in part.split(max(1, _BLOCK // batch), 2):
+                block = block.to(wide)
+                mean = block.sum(1, keepdim=True)
+                means += gram(mean.squeeze(1))
+                noise += gram(torch.addcmul(block, mean, share, value=-1).view(tasks, -1))
+        factor = as_double(torch.where(count > 1, count / (count - 1), torch.nan)).sqrt()
+        noise = noise * factor[:, None] * factor
+        return means - noise, noise
 
     def keep(self, tasks: Sequence[int]) -> None:
         """As the base class does, for what each task uses of the features too."""

@@ -54,7 +54,8 @@ def check_method(
     What a method declares holds, too: all losses times 1e-6 … 1e6 change the first update as `Method.scale` says;
     with `Method.no_conflict` no update goes against a task's gradient where gradients are independent; the tasks'
     order does not matter, unless `Method.symmetric` is False or there is a generator; with `Method.batched` many Gram
-    matrices at once give the weights of each alone; with `Method.two_samples` a second batch may lack tasks.
+    matrices at once give the weights of each alone; with `Method.two_samples` a second batch may lack tasks, and
+    with `Method.samples` a task may lack samples.
 
     Args:
         method: One that has made no step (copies are checked), a class or function that makes one, or a name. A
@@ -180,6 +181,8 @@ def _single(fresh: _Fresh, counts: range) -> dict[str, _Check]:
         checks["known weights"] = promises.known_weights
     if method.two_samples:
         checks["a second batch"] = promises.two_samples
+    if method.samples:
+        checks["noise between samples"] = promises.samples
     return checks
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from motet.losses.masked import labelled, task_loss
 from motet.metrics.tasks import METRICS
+from motet.nn.bag import Bag
 from motet.problems.base import Data, Problem, Split, Task
+from motet.problems.views import Inputs, Views
 
 _PARTS = ("train", "validation", "test")
 
@@ -20,7 +22,8 @@ def check_problem(problem: Problem, *, seeds: tuple[int, int] = (0, 1), fixed_sp
     """Load a problem and check all that a study relies on.
 
     Tasks have unique names and a metric of their kind. Every part has rows, of one shape, float32 and
-    finite, and labels of the right type and range; no part shares half of its rows with training. Regression
+    finite (a view of several may be missing in some rows), and labels of the right type and range; no part
+    shares half of its rows with training. Regression
     targets are standardised on training. The same seed gives the same data and the same model, another
     seed another split, and neither touches a global random generator. The model's outputs have the tasks'
     widths, every loss is finite and reaches the trunk, every metric is a number.
@@ -70,17 +73,40 @@ def _part(data: Data, name: str) -> Iterator[str]:
     if not len(part):
         yield f"{name} has no rows"
         return
-    if part.inputs.dtype != torch.float32:
-        yield f"{name} inputs are {part.inputs.dtype}, not float32"
-    if part.inputs.shape[1:] != data.train.inputs.shape[1:]:
-        yield f"{name} inputs have the shape {tuple(part.inputs.shape)}, unlike those of train"
-    if not part.inputs.isfinite().all():
-        yield f"{name} inputs are not all finite"
+    yield from (f"{name} {fault}" for fault in _inputs(part.inputs, data.train.inputs))
     if set(part.targets) != {task.name for task in data.tasks}:
         yield f"{name} has targets {sorted(part.targets)}, which are not the tasks"
         return
     for task in data.tasks:
         yield from (f"{name} targets of {task.name!r} {fault}" for fault in _targets(task, part))
+
+
+def _inputs(inputs: Inputs, train: Inputs) -> Iterator[str]:
+    if isinstance(inputs, Tensor) and isinstance(train, Tensor):
+        yield from _values("inputs", inputs, train)
+    elif not isinstance(inputs, Views) or not isinstance(train, Views) or list(inputs.views) != list(train.views):
+        yield "inputs are not the views of train"
+    else:
+        missing = torch.stack([inputs.missing(view) for view in inputs.views])
+        if missing.all(dim=0).any():
+            yield f"inputs lack every view in {int(missing.all(dim=0).sum())} rows"
+        for (name, view), other in zip(inputs.views.items(), train.views.values(), strict=True):
+            what = f"inputs of view {name!r}"
+            if isinstance(view, Bag) and isinstance(other, Bag) and (view.offsets is None) == (other.offsets is None):
+                yield from _values(what, view.flat().x, other.flat().x)
+            elif isinstance(view, Tensor) and isinstance(other, Tensor):
+                yield from _values(what, view[~inputs.missing(name)], other)
+            else:
+                yield f"{what} are of another form than those of train"
+
+
+def _values(what: str, values: Tensor, train: Tensor) -> Iterator[str]:
+    if values.dtype != torch.float32:
+        yield f"{what} are {values.dtype}, not float32"
+    if values.shape[1:] != train.shape[1:]:
+        yield f"{what} have the shape {tuple(values.shape)}, unlike those of train"
+    if not values.isfinite().all():
+        yield f"{what} are not all finite"
 
 
 def _overlap(data: Data) -> Iterator[str]:
@@ -160,21 +186,42 @@ def _equal(one: Data, other: Data) -> bool:
         return False
     for name in _PARTS:
         a, b = getattr(one, name), getattr(other, name)
-        pairs = [(a.inputs, b.inputs), *((a.targets[task], b.targets[task]) for task in a.targets)]
+        pairs = [*_pairs(a.inputs, b.inputs), *((a.targets[task], b.targets[task]) for task in a.targets)]
         if not all(x.shape == y.shape and torch.equal(x.nan_to_num(1e30), y.nan_to_num(1e30)) for x, y in pairs):
             return False
     return True
+
+
+def _pairs(one: Inputs, other: Inputs) -> list[tuple[Tensor, Tensor]]:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        assert isinstance(one, Tensor)
+        assert isinstance(other, Tensor)
+        return [(one, other)]
+    return [(a, b) for (_, a), (_, b) in zip(one.tensors(), other.tensors(), strict=True)]
 
 
 def _share(part: Split, train: Split) -> float:
     """Share of rows that occur in train with the same inputs and the same labels."""
 
     def rows(split: Split) -> list[bytes]:
-        columns: list[Tensor] = [split.inputs.flatten(1), *(t[:, None].float() for t in split.targets.values())]
-        return [row.tobytes() for row in torch.cat(columns, dim=1).numpy()]
+        columns = [t[:, None].float() for t in split.targets.values()]
+        if isinstance(split.inputs, Tensor):
+            columns.append(split.inputs.flatten(1))
+        targets = [row.tobytes() for row in torch.cat(columns, dim=1).numpy()]
+        if isinstance(split.inputs, Tensor):
+            return targets
+        views = [_bytes(view) for view in split.inputs.views.values()]
+        return [b"".join(row) for row in zip(targets, *views, strict=True)]
 
     known = set(rows(train))
     return sum(row in known for row in rows(part)) / len(part)
+
+
+def _bytes(view: Tensor | Bag) -> list[bytes]:
+    if isinstance(view, Tensor):
+        return [row.tobytes() for row in view.numpy()]
+    bag = view.flat()
+    return [part.numpy().tobytes() for part in bag.x.split(bag.sizes.tolist())]
 
 
 @contextmanager

@@ -150,6 +150,45 @@ def two_samples(fresh: Fresh) -> Iterator[str]:
             return
 
 
+def samples(fresh: Fresh) -> Iterator[str]:
+    """Weights from signal and noise: shape, numbers, no graph; noise of any size, or not known of a task."""
+    rows, spread = conflicting(seed=61), normal(TASKS, WIDTH, seed=62)
+    unknown = torch.tensor([1.0, torch.nan, 1.0, 1.0, 1.0])[:, None]
+    cases = {
+        "signal and noise at random": (rows, spread),
+        "no noise": (rows, spread * 0),
+        "no signal": (rows * 0, spread),
+        "noise 1e6 times the signal": (rows, spread * 1e6),
+        "noise common to all tasks": (rows, spread[:1].expand(TASKS, WIDTH)),
+        "a task whose noise is not known": (rows * unknown, spread * unknown),
+        "no task whose noise is known": (rows * torch.nan, spread * torch.nan),
+        "one task": (rows[:1], spread[:1]),
+    }
+    for what, (means, deviations) in cases.items():
+        method = fresh()
+        if len(means) < method.least_tasks:
+            continue
+        for number in range(60):  # Some methods only watch at first.
+            method.observe(some_losses(method, len(means), seed=number))
+            noise = gram(deviations).requires_grad_()
+            signal = (gram(means) - gram(deviations)).requires_grad_()
+            before = signal.detach().clone(), noise.detach().clone()
+            weights = method.sample_weights(signal, noise)
+        if weights.shape != (len(means),):
+            yield f"sample_weights came out in the shape {tuple(weights.shape)}, and must have ({len(means)},)"
+            return
+        if not weights.isfinite().all():
+            yield f"sample_weights came out as {_numbers(weights)} from {what}, and must be finite"
+            return
+        if weights.requires_grad:
+            yield "sample_weights came out with a graph, and must have none: detach the input first"
+            return
+        pairs = zip((signal, noise), before, strict=True)
+        if any(not torch.equal(now.nan_to_num(), was.nan_to_num()) for now, was in pairs):
+            yield "sample_weights changed its input in place, and must leave it as given: clone first"
+            return
+
+
 def _numbers(values: Tensor) -> str:
     return f"[{', '.join(f'{number:.3g}' for number in values.tolist())}]"
 
