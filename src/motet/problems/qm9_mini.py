@@ -7,20 +7,14 @@ the hard ones: look at each task, not at the mean alone.
 import ast
 import io
 import json
-import tempfile
-import zipfile
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from motet.problems import splits
 from motet.problems.assemble import Array, assemble, cut, standardise
 from motet.problems.base import Data, Problem, Task, Training
-from motet.problems.packages import DataError, Package, cache
-
-if TYPE_CHECKING:
-    pass
+from motet.problems.packages import Package
+from motet.problems.prepared import prepared
 
 PACKAGE = Package(
     problem="qm9-mini",
@@ -59,10 +53,7 @@ def load(seed: int, package: Package = PACKAGE) -> Data:
 
     The first call reads the whole package, which takes some seconds, and keeps the cut in the cache.
     """
-    file = cache() / f"qm9-mini-{package.sha256[:12]}.npz"
-    if not file.is_file():
-        _save(file, *_cut(package))
-    features, values = _restore(file)
+    features, values = prepared(package, ("features", "values"), lambda: _cut(package))
     parts = splits.random(len(features), seed)
     targets = {task.name: cut(values[:, column], parts) for column, task in enumerate(_TASKS)}
     return assemble(_TASKS, standardise(cut(features, parts)), targets)
@@ -106,24 +97,6 @@ def _cut(package: Package) -> tuple[Array, Array]:
         for elements, positions in zip(table["Elements"], table["XYZ_Ang"], strict=True)
     ]
     return np.array(features, dtype=np.float32), table[list(_COLUMNS.values())].to_numpy(np.float64)
-
-
-def _save(file: Path, features: Array, values: Array) -> None:
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".cutting-") as folder:
-        written = Path(folder) / file.name
-        np.savez_compressed(written, features=features, values=values)
-        written.replace(file)
-
-
-def _restore(file: Path) -> tuple[Array, Array]:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return arrays["features"], arrays["values"]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"the data of problem 'qm9-mini' are damaged: {file} can't be read ({error}): "
-            "delete it, and it is made again from the package"
-        ) from error
 
 
 PROBLEM = Problem(

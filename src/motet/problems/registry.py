@@ -3,7 +3,27 @@
 import difflib
 from pathlib import Path
 
-from motet.problems import digits_overlay, pbmc, qm9_mini, yeast
+from motet.problems import (
+    bikeshare,
+    birds,
+    census,
+    chemicals,
+    digits_overlay,
+    icons,
+    mfeat,
+    mnist_bags,
+    movies,
+    multi_mnist,
+    musk,
+    pbmc,
+    planted,
+    qm9_mini,
+    reviews,
+    support2,
+    ucsb,
+    yeast,
+    yeast_views,
+)
 from motet.problems.base import Problem
 
 _PROBLEMS: dict[str, Problem] = {
@@ -11,9 +31,24 @@ _PROBLEMS: dict[str, Problem] = {
     "qm9-mini": qm9_mini.PROBLEM,
     "yeast": yeast.PROBLEM,
     "pbmc": pbmc.PROBLEM,
+    "mfeat": mfeat.PROBLEM,
+    "yeast-views": yeast_views.PROBLEM,
+    "musk": musk.PROBLEM,
+    "ucsb": ucsb.PROBLEM,
+    "birds": birds.PROBLEM,
+    "mnist-bags": mnist_bags.PROBLEM,
+    "icons": icons.PROBLEM,
+    "movies": movies.PROBLEM,
+    "support2": support2.PROBLEM,
+    "bikeshare": bikeshare.PROBLEM,
+    "census": census.PROBLEM,
+    "chemicals": chemicals.PROBLEM,
+    "reviews": reviews.PROBLEM,
+    "multi-mnist": multi_mnist.PROBLEM,
+    **planted.PROBLEMS,
 }
 
-_ALIASES = {"digits": "digits-overlay", "qm9": "qm9-mini", "pbmc68k": "pbmc"}
+_ALIASES = {"digits": "digits-overlay", "qm9": "qm9-mini", "pbmc68k": "pbmc", "support": "support2"}
 
 
 def available() -> list[str]:

@@ -16,7 +16,7 @@ PACKAGE = Package(
     size=2_738_776,
 )
 
-_TASKS = tuple(Task(f"class{number}", "binary", "auroc") for number in range(1, 15))
+TASKS = tuple(Task(f"class{number}", "binary", "auroc") for number in range(1, 15))
 
 
 def load(seed: int, package: Package = PACKAGE) -> Data:
@@ -27,8 +27,8 @@ def load(seed: int, package: Package = PACKAGE) -> Data:
     table = pd.read_csv(io.BytesIO(file), compression="gzip")
     parts = splits.random(len(table), seed)
     features = table[[name for name in table.columns if name.startswith("Att")]].to_numpy()
-    targets = {task.name: cut(table[task.name.capitalize()].to_numpy(), parts) for task in _TASKS}
-    return assemble(_TASKS, standardise(cut(features, parts)), targets)
+    targets = {task.name: cut(table[task.name.capitalize()].to_numpy(), parts) for task in TASKS}
+    return assemble(TASKS, standardise(cut(features, parts)), targets)
 
 
 PROBLEM = Problem(
