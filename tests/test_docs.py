@@ -112,3 +112,18 @@ def test_the_estimator_from_fit_to_file(tmp_path, monkeypatch, capsys):
     assert (known["curves"].diff(axis=1).iloc[:, 1:] <= 1e-12).all().all()
     assert any((tmp_path / name).exists() for name in ("model", "model.safetensors"))
     assert "threshold" in capsys.readouterr().out
+
+
+def test_the_model_of_views_and_bags(capsys):
+    torch.manual_seed(0)
+    (example,) = examples("umda.md")
+    known: dict[str, object] = {}
+    exec(example, known)
+    assert {task: tuple(y.shape) for task, y in known["outputs"].items()} == {
+        "grade": (3, 3),
+        "subtype": (3, 4),
+        "msi": (3, 1),
+    }
+    assert known["info"]["view_mask"].tolist() == [[True, True], [True, False], [True, True]]
+    assert all(y.isfinite().all() for y in known["outputs"].values())
+    assert "branching.divergence" in capsys.readouterr().out

@@ -160,3 +160,9 @@ def test_a_mapping_that_does_not_fit_says_why(mapping, message):
 def test_logits_of_other_batches_are_refused():
     with pytest.raises(ValueError, match="parent_logits and child_logits"):
         label_hierarchy_loss(torch.zeros(4, 2), torch.zeros(5, 3), [0, 1, 1])
+
+
+def test_a_task_that_no_parent_is_given_for_stands_alone():
+    named = task_distances(["a", "b", "c"], {"a": "b", "c": None})
+    assert task_distances(["a", "b", "c"], {"a": "b"}).equal(named)
+    assert named.tolist() == [[0, 1, 3], [1, 0, 2], [3, 2, 0]]

@@ -21,7 +21,8 @@ def task_distances(tasks: Sequence[str], hierarchy: Any) -> Tensor:
         hierarchy: One of
             a list of groups, ``[["grade", "stage"], ["msi"]]``, which may be nested;
             nested dicts, ``{"tumour": {"grade": {}, "stage": {}}, "msi": None}``, or with lists as the innermost;
-            each child's parent, ``{"parity": "digit", "large": "digit"}``, None for a child of the root.
+            each child's parent, ``{"parity": "digit", "large": "digit"}``, None for a child of the root, as is a task
+            that is not named.
 
     Returns:
         (K, K), float64, symmetric, with a zero diagonal.
@@ -35,7 +36,9 @@ def task_distances(tasks: Sequence[str], hierarchy: Any) -> Tensor:
     if not isinstance(hierarchy, Mapping | list | tuple | set | frozenset):
         raise ValueError(f"hierarchy must be a dict or a list of groups, not {type(hierarchy).__name__}")
     if isinstance(hierarchy, Mapping) and any(isinstance(parent, str) for parent in hierarchy.values()):
-        places = list(_by_parents(hierarchy))
+        named = {*hierarchy, *(parent for parent in hierarchy.values() if isinstance(parent, str))}
+        roots = dict.fromkeys(task for task in tasks if task not in named)
+        places = list(_by_parents({**hierarchy, **roots}))
     else:
         places = list(_nested(hierarchy, ()))
     found: dict[str, Path] = {}
