@@ -104,12 +104,14 @@ _VARIANCE = 0.635261
 
 def _hidden(teacher: np.random.Generator, x: Array) -> Array:
     directions, _ = np.linalg.qr(teacher.normal(size=(x.shape[1], UNITS)))
-    return np.tanh(2 * x @ directions) / np.sqrt(_VARIANCE)
+    hidden: Array = np.tanh(2 * x @ directions) / np.sqrt(_VARIANCE)
+    return hidden
 
 
 def _mixture(teacher: np.random.Generator, hidden: Array) -> Array:
     a = teacher.normal(size=UNITS)
-    return hidden @ a / np.linalg.norm(a)
+    mixed: Array = hidden @ a / np.linalg.norm(a)
+    return mixed
 
 
 def positive(strength: float = 1.0) -> Problem:

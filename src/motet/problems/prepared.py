@@ -4,6 +4,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def prepared(
     part = "" if seed is None else f"-{seed}"
     file = cache() / f"{package.problem}-{package.sha256[:12]}{part}.npz"
     if not file.is_file():
-        arrays = dict(zip(names, make(), strict=True))
+        arrays: dict[str, Any] = dict(zip(names, make(), strict=True))
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".cutting-") as folder:
             written = Path(folder) / file.name
             np.savez_compressed(written, **arrays)
