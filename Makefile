@@ -15,7 +15,7 @@ test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/motet methods --markdown | diff docs/methods.md - || (echo "docs/methods.md is stale: run make docs" && exit 1)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/steps.py

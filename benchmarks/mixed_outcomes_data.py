@@ -6,10 +6,8 @@ motet's folder of fetched data (``$MOTET_DATA``, by default ``~/.cache/motet``);
 """
 
 import hashlib
-import importlib
 import importlib.metadata
 import io
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from motet.estimators.outcomes import Survival
+from motet.problems.frames import read_frame
 from motet.problems.packages import DataError, cache
 
 
@@ -111,41 +110,8 @@ def _arff(content: bytes) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(rows), names=names, skipinitialspace=True)
 
 
-class _Frames(pickle.Unpickler):
-    """Makes pandas' tables and nothing else: any other name in the file is an error, whatever it would do."""
-
-    names = frozenset(
-        {
-            ("builtins", "slice"),
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy.core.numeric", "_frombuffer"),
-            ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
-            ("pandas._libs.internals", "_unpickle_block"),
-            ("pandas.core.arrays.categorical", "Categorical"),
-            ("pandas.core.dtypes.dtypes", "CategoricalDtype"),
-            ("pandas.core.frame", "DataFrame"),
-            ("pandas.core.indexes.base", "Index"),
-            ("pandas.core.indexes.base", "_new_Index"),
-            ("pandas.core.indexes.range", "RangeIndex"),
-            ("pandas.core.internals.managers", "BlockManager"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.names:
-            raise DataError(f"the file asks for {module}.{name}, which no table needs: it was not read")
-        # numpy.core is numpy._core since numpy 2, and says so with a warning under its old name.
-        moved = module.replace("numpy.core.", "numpy._core.")
-        try:
-            return getattr(importlib.import_module(moved), name)
-        except ModuleNotFoundError:
-            return super().find_class(module, name)
-
-
 def _frame(content: bytes) -> pd.DataFrame:
-    table: pd.DataFrame = _Frames(io.BytesIO(content)).load()
+    table = read_frame(content)
     # Parquet keeps it, and whichever pandas reads it next.
     return table.astype({column: str for column in table if str(table[column].dtype) in ("category", "object")})
 

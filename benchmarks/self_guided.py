@@ -3,11 +3,13 @@
 python benchmarks/self_guided.py                 # both parts
 python benchmarks/self_guided.py noise --batches 400 --seeds 3
 python benchmarks/self_guided.py cost --rounds 21
+python benchmarks/self_guided.py noise --route features
 
 The noise is measured at fixed parameters, on batches that the weights were not learnt from: after so many steps of the
 plain sum with AdamW the parameters are frozen, every mode learns its weights from 60 batches, and the trunk's gradients
 of fresh batches are combined with the last weights. Variance is tr Cov of the combined gradient, signal the debiased
-square of its mean; both relative to those of uniform weights. One JSON line a measurement, and a table at the end.
+square of its mean; both relative to those of uniform weights. Moments are those of the trunk's last layer, or with
+--route features those at the features. One JSON line a measurement, and a table at the end.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import motet
 from motet import problems
 from motet.methods import Every, Method, SelfGuided
 from motet.problems.base import Data, Model, Training
+from motet.routes import RouteName
 from timing import medians
 
 MODES = ("progress", "magnitude", "invvar", "simplex")
@@ -70,9 +73,9 @@ def true_moments(model: Model, data: Data, size: int, count: int, seed: int) -> 
     return means @ means.T - noise / count, noise
 
 
-def learnt(method: SelfGuided, model: Model, data: Data, size: int, seed: int) -> Tensor:
+def learnt(method: SelfGuided, model: Model, data: Data, size: int, seed: int, route: RouteName) -> Tensor:
     """The weights after some batches at fixed parameters."""
-    balancer = motet.Balancer(method, route="features")
+    balancer = motet.Balancer(method, route=route)
     stream = batches(data, size, seed)
     for _ in range(LEARNING):
         z, found = losses(model, data, next(stream))
@@ -82,7 +85,7 @@ def learnt(method: SelfGuided, model: Model, data: Data, size: int, seed: int) -
     return weights.as_subclass(Tensor).double()
 
 
-def noise(name: str, seed: int, count: int) -> Iterator[dict[str, object]]:
+def noise(name: str, seed: int, count: int, route: RouteName) -> Iterator[dict[str, object]]:
     problem = problems.get(name)
     data = problem.load(seed)
     model, size = problem.model(data, seed), problem.training.batch_size
@@ -96,11 +99,12 @@ def noise(name: str, seed: int, count: int) -> Iterator[dict[str, object]]:
         done = stage
         signal, spread = true_moments(model, data, size, count, 2000 + seed)
         for mode in MODES:
-            w = learnt(SelfGuided(mode, warmup=0), model, data, size, 3000 + seed)
+            w = learnt(SelfGuided(mode, warmup=0), model, data, size, 3000 + seed, route)
             variance = float(w @ spread @ w / spread.sum())
             progress = float(w @ signal @ w / signal.sum())
             yield {
-                "part": "noise", "problem": name, "seed": seed, "step": stage, "mode": mode, "batches": count,
+                "part": "noise", "problem": name, "route": route, "seed": seed, "step": stage, "mode": mode,
+                "batches": count,
                 "variance": variance - 1, "noise_to_signal": variance / progress - 1,
                 "least": float(w.min()), "largest": float(w.max()),
             }  # fmt: skip
@@ -119,8 +123,8 @@ def cost(rounds: int, width: int, depth: int, batch: int) -> dict[str, object]:
             p.grad = None
         torch.stack(list(losses(model, data, rows)[1].values())).sum().backward()
 
-    def balanced(method: Method | str) -> Callable[[], None]:
-        balancer = motet.Balancer(method, route="auto" if method == "sum" else "features")
+    def balanced(method: Method | str, route: RouteName) -> Callable[[], None]:
+        balancer = motet.Balancer(method, route=route)
 
         def run() -> None:
             for p in gradients:
@@ -135,10 +139,11 @@ def cost(rounds: int, width: int, depth: int, batch: int) -> dict[str, object]:
 
     works = {
         "plain": plain,
-        "sum by motet": balanced("sum"),
-        "mgda at the features": balanced("mgda"),
-        **{mode: balanced(guided(mode)) for mode in MODES},
-        "every 10th progress": balanced(Every(10, guided("progress"))),
+        "sum by motet": balanced("sum", "auto"),
+        "mgda at the features": balanced("mgda", "features"),
+        "progress at the features": balanced(guided("progress"), "features"),
+        **{mode: balanced(guided(mode), "last-layer") for mode in MODES},
+        "every 10th progress": balanced(Every(10, guided("progress")), "last-layer"),
     }
 
     def ten(work: Callable[[], None]) -> Callable[[], None]:
@@ -164,6 +169,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--route", choices=["last-layer", "features"], default="last-layer")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tables: list[str] = []
@@ -174,14 +180,14 @@ def main() -> None:
         ]
         for name in options.problems:
             for seed in range(options.seeds):
-                for row in noise(name, seed, options.batches):
+                for row in noise(name, seed, options.batches, options.route):
                     print(json.dumps(row), flush=True)
                     tables.append(
                         f"| {name} | {seed} | {row['step']} | {row['mode']} | {row['variance']:+.1%} | "
                         f"{row['noise_to_signal']:+.1%} | {row['least']:.2f} to {row['largest']:.2f} |"
                     )
     if options.part != "noise":
-        for width, depth, batch in ((128, 2, 64), (512, 2, 256), (1024, 4, 64)):
+        for width, depth, batch in ((128, 2, 64), (512, 2, 256), (1024, 4, 256)):
             row = cost(options.rounds, width, depth, batch)
             print(json.dumps(row), flush=True)
             ways = [key for key in row if key not in ("part", "width", "depth", "batch", "plain_ms")]
@@ -191,7 +197,6 @@ def main() -> None:
                     f"| width × depth, batch | plain ms | {' | '.join(ways)} |",
                     "|---" * (len(ways) + 2) + "|",
                 ]
-                tables[-2] = tables[-2].replace("| width ×", "| width ×", 1)
             ratios = " | ".join(f"{row[way]:.2f}" for way in ways)
             tables.append(f"| {width} × {depth}, {batch} | {row['plain_ms']:.2f} | {ratios} |")
     print("\n" + "\n".join(tables))

@@ -381,7 +381,10 @@ class Balancer:
         present, gather = batch.present, self._gatherer.gather
         truth = None if route == "exact" else self._truth(batch)
         whole = self.method.needs == "jacobian" or self.granularity != "model" or self.on_gradients is not None
-        gradients = gather(route, present, batch.taps, batch.trunk, whole=whole, second=second, assignment=owners)
+        samples = self.method.samples
+        gradients = gather(
+            route, present, batch.taps, batch.trunk, whole=whole, second=second, assignment=owners, samples=samples
+        )
         self._warn_of_lonely(gradients, len(present))
         cost = StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
         gram = gradients.gram()
@@ -472,6 +475,7 @@ class Balancer:
             self._say(f"{type(method).__name__} takes the route 'exact' for on_gradients", logging.INFO)
             return "exact"
         hindered = (self._gatherer.obstacle(taps) or "") if taps and method.needs != "losses" else ""
+        unsampled = self._gatherer.unsampled(taps, batch.trunk) if taps and method.samples and not hindered else ""
         wish = routes.Wish(
             method.needs,
             max(len(batch.present), len(self._index)),  # The choice must not change with the tasks that a batch has.
@@ -484,6 +488,7 @@ class Balancer:
             hindered,
             self._unprobed or ("" if method.by_products else "the method needs more than products"),
             method.samples,
+            unsampled,
         )
         if wish not in self._chosen:
             try:
@@ -666,6 +671,8 @@ class Balancer:
                 weights = method.pair_weights(gram * both[:, None] * both[None, :]).to(gram) * both
             elif method.samples:
                 assert isinstance(gradients, routes.Features)
+                if gradients.hindrance:
+                    self._say(f"{type(method).__name__} takes its moments at the features: {gradients.hindrance}")
                 signal, noise = (part * scale[:, None] * scale[None, :] for part in gradients.moments())
                 weights = method.sample_weights(signal, noise).to(gram) * scale
             else:

@@ -18,6 +18,7 @@ class Gatherer:
         self._buffer: Tensor | None = None
         self._checked: frozenset[int] = frozenset()
         self._hindered: str | None = None
+        self._unsampled: str | None = None
         self._layouts: routes.Layouts = {}
         self._connected: set[str] = set()
         self._disjoint = 0
@@ -27,6 +28,19 @@ class Gatherer:
         if self._hindered is None:
             self._hindered = routes.obstacle(roots) or ""
         return self._hindered or None
+
+    def unsampled(self, taps: Sequence[Tensor], shared: Sequence[Tensor]) -> str:
+        """Why the last layer can't tell single samples' gradients, or ""; looked up once."""
+        if self._unsampled is None:
+            self._unsampled = routes.sampled(taps, self._last_layer(taps, shared))[1]
+        return self._unsampled
+
+    @staticmethod
+    def _last_layer(taps: Sequence[Tensor], shared: Sequence[Tensor]) -> list[Tensor]:
+        layer = routes.last_layer(taps, {id(parameter) for parameter in shared} or None)
+        if not layer:
+            raise ValueError("none of the shared parameters lies below the features")
+        return layer
 
     def gather(
         self,
@@ -39,6 +53,7 @@ class Gatherer:
         retain: bool = False,
         second: Sequence[Tensor | None] = (),
         assignment: Tensor | None = None,
+        samples: bool = False,
     ) -> routes.TaskGradients:
         """The tasks' gradients.
 
@@ -51,6 +66,7 @@ class Gatherer:
             retain: Whether the graph must live on.
             second: Losses of the same tasks on a second batch, None for those that have none; exact route only.
             assignment: On the disjoint route the task of every sample: (B,).
+            samples: Whether the noise between samples is wanted, on the features and last-layer routes.
 
         Raises:
             ValueError: if the route can't go through this trunk, or a loss does not depend on it.
@@ -60,7 +76,7 @@ class Gatherer:
         if route != "features" and (hindrance := self.obstacle(taps or losses)):
             raise ValueError(f"the {route} route can't go through this trunk: {hindrance}")
         try:
-            gradients = self._run(route, present, taps, shared, whole, retain, second, assignment)
+            gradients = self._run(route, present, taps, shared, whole, retain, second, assignment, samples)
         except routes.NoPathError as error:
             raise self.pathless(error, list(present), bool(shared) and route == "exact") from None
         rows = gradients.rows
@@ -78,6 +94,7 @@ class Gatherer:
         retain: bool,
         second: Sequence[Tensor | None],
         assignment: Tensor | None,
+        samples: bool,
     ) -> routes.TaskGradients:
         losses = list(present.values())
         if route == "exact":
@@ -94,11 +111,8 @@ class Gatherer:
             return routes.Disjoint(losses, below, assignment, self._layouts, list(present))
         heads = self.heads(present, taps)
         if route == "features":
-            return routes.Features(losses, heads, taps, self._buffer)
-        layer = routes.last_layer(taps, {id(parameter) for parameter in shared} or None)
-        if not layer:
-            raise ValueError("none of the shared parameters lies below the features")
-        return routes.LastLayer(losses, heads, taps, layer, self._buffer)
+            return routes.Features(losses, heads, taps, self._buffer, samples=samples)
+        return routes.LastLayer(losses, heads, taps, self._last_layer(taps, shared), self._buffer, samples=samples)
 
     @staticmethod
     def finite(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[bool]:

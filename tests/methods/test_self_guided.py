@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import motet
 from motet.methods import EMA, Every, LogLosses, Preference, SelfGuided
-from motet.routes import Features
+from motet.routes import Features, LastLayer, last_layer
 from motet.solvers.floored import minimise_above_floor
 from motet.testing import check_method
 
@@ -182,24 +182,35 @@ def test_learning_rates_are_those_by_hand():
 
 def by_hand(losses_of, z: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """M and C of batch means over the known samples of per-sample losses, sample by sample: known (K, B) bool."""
-    tasks = len(known)
     gradients = []
-    for task in range(tasks):
+    for task in range(len(known)):
         rows = []
         for sample in range(len(z)):
             point = z.detach()[sample].clone().requires_grad_()
             rows.append(torch.autograd.grad(losses_of(task, point, sample), point)[0])
         gradients.append(torch.stack(rows))
+    return of_gradients(gradients, known)
+
+
+def of_gradients(gradients: list[Tensor], known: Tensor) -> tuple[Tensor, Tensor]:
+    """M and C from the gradients of every sample's loss, (B, P) a task.
+
+    Different samples are independent, so that the mean of ⟨g[b], h[c]⟩ over all pairs b ≠ c is the signal, and what
+    the means' own product has on top of it is the noise.
+    """
+    tasks = len(known)
     means = torch.stack([g[k].mean(0) for g, k in zip(gradients, known, strict=True)])
-    counts = known.sum(1).double()
-    noise = torch.zeros(tasks, tasks, dtype=z.dtype)
+    signal = torch.zeros(tasks, tasks, dtype=means.dtype)
     for i in range(tasks):
         for j in range(tasks):
-            both = known[i] & known[j]
-            product = ((gradients[i][both] - means[i]) * (gradients[j][both] - means[j])).sum()
-            noise[i, j] = product / (counts[i] * counts[j]) * (counts[i] * counts[j]) ** 0.5
-            noise[i, j] /= ((counts[i] - 1) * (counts[j] - 1)) ** 0.5
-    return means @ means.T - noise, noise
+            pairs = [
+                float(gradients[i][b] @ gradients[j][c])
+                for b in range(known.shape[1])
+                for c in range(known.shape[1])
+                if known[i, b] and known[j, c] and b != c
+            ]
+            signal[i, j] = sum(pairs) / len(pairs)
+    return signal, means @ means.T - signal
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -234,6 +245,114 @@ def test_the_moments_are_unbiased():
     assert_close(total[0], means @ means.T)
 
 
+def last_layers(between: nn.Module, bias: bool = True, inputs: int = 7) -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(3, inputs), nn.Tanh(), nn.Linear(inputs, 5, bias=bias), between).double()
+    return trunk, torch.randn(12, 3, dtype=torch.float64)
+
+
+def sample_losses(z: Tensor, tasks: int, known: Tensor) -> list[list[Tensor]]:
+    """Every task's losses of its known samples, others zero."""
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(tasks, z.shape[1], generator=generator, dtype=torch.float64).to(z)
+    targets = torch.randn(tasks, len(z), generator=generator, dtype=torch.float64).to(z)
+    values = (z @ vectors.T - targets.T).tanh().square().T
+    return [[value if there else value * 0 for value, there in zip(*pair, strict=True)]
+            for pair in zip(values, known, strict=True)]  # fmt: skip
+
+
+def on_last_layer(trunk: nn.Sequential, x: Tensor, tasks: int, known: Tensor) -> tuple[LastLayer, list[Tensor]]:
+    """The route, and every sample's gradients of the last layer by autograd: (B, P) a task."""
+    z = trunk(x)
+    single = sample_losses(z, tasks, known)
+    losses = [torch.stack(row).sum() / int(there.sum()) for row, there in zip(single, known, strict=True)]
+    layer = last_layer([z])
+    gradients = []
+    for row in single:
+        each = [torch.autograd.grad(value, layer, retain_graph=True, materialize_grads=True) for value in row]
+        gradients.append(torch.stack([torch.cat([part.flatten() for part in parts]) for parts in each]))
+    return LastLayer(losses, [[] for _ in losses], [z], layer, samples=True), gradients
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tasks", [2, 4])
+@pytest.mark.parametrize("between", [nn.Identity(), nn.ReLU(), nn.LayerNorm(5, elementwise_affine=False)], ids=repr)
+def test_moments_of_the_last_layer_are_those_of_single_samples_gradients_of_it(between, tasks, bias, missing):
+    trunk, x = last_layers(between, bias)
+    known = torch.rand(tasks, 12) > 0.3 if missing else torch.ones(tasks, 12, dtype=torch.bool)
+    route, gradients = on_last_layer(trunk, x, tasks, known)
+    assert not route.hindrance
+    signal, noise = of_gradients(gradients, known)
+    assert_close(route.moments()[0], signal, rtol=1e-9, atol=1e-12)
+    assert_close(route.moments()[1], noise, rtol=1e-9, atol=1e-12)
+    assert_close(route.gram(), signal + noise, rtol=1e-9, atol=1e-12)
+    route.keep([1])
+    assert_close(route.moments()[1], noise[1:2, 1:2], rtol=1e-9, atol=1e-12)
+
+
+def test_wide_inputs_are_projected_and_the_noise_stays_a_covariance():
+    trunk, x = last_layers(nn.ReLU(), inputs=400)
+    known = torch.ones(3, 12, dtype=torch.bool)
+    route, gradients = on_last_layer(trunk, x, 3, known)
+    signal, noise = of_gradients(gradients, known)
+    for found, true in ((route.moments()[1], noise), (route.gram(), signal + noise)):
+        assert not torch.equal(found, true)
+        assert (found - true).norm() < 0.5 * true.norm()
+    assert torch.linalg.eigvalsh(route.moments()[1]).min() >= 0
+
+
+@pytest.mark.parametrize("name", ["convolution", "tokens", "twice"])
+def test_other_last_layers_have_the_moments_at_the_features_and_say_so_once(name, caplog):
+    torch.manual_seed(0)
+    heads = nn.ModuleDict({task: nn.Linear(5, 1) for task in "abc"})
+    layer = nn.Linear(5, 5)
+    convolution = nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 5, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    x, tokens = torch.randn(16, 5), torch.randn(16, 3, 5)
+    features = {
+        "convolution": lambda: convolution(x),
+        "tokens": lambda: layer(tokens).mean(1),
+        "twice": lambda: layer(layer(x).tanh()),
+    }[name]
+    balancer = motet.Balancer(fresh(), route="last-layer")
+    with caplog.at_level("INFO", logger="motet"):
+        for _ in range(2):
+            z = features()
+            losses = losses_of(heads, z)
+            seen = Features([*losses.values()], [[]] * 3, [z], retain=True, samples=True)
+            step = balancer.backward(losses, features=z)
+    assert_close(step.gram, seen.gram(), rtol=1e-5, atol=1e-9)
+    assert len([record for record in caplog.records if "moments at the features" in record.message]) == 1
+
+
+@pytest.mark.parametrize("route", ["features", "last-layer"])
+def test_samples_that_are_alike_have_no_noise(route):
+    torch.manual_seed(0)
+    trunk, heads = nn.Linear(3, 200), nn.ModuleDict({name: nn.Linear(200, 1) for name in "abc"})
+    z = trunk(torch.randn(3).expand(16, 3))
+    losses = [head(z).square().mean() for head in heads.values()]
+    options = {"layer": last_layer([z])} if route == "last-layer" else {}
+    kind = LastLayer if route == "last-layer" else Features
+    signal, noise = kind(losses, [[], [], []], [z], samples=True, **options).moments()
+    assert (noise == 0).all()
+    assert (signal.diagonal() > 0).all()
+
+
+def test_two_weights_that_go_round_in_circles_are_found_all_the_same():
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        deviations, mean = (torch.randn(2, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+        noise, row = deviations @ deviations.T, (mean @ mean.T).sum(1)
+        weights, converged = minimise_above_floor(noise, 0.1, row)
+        assert converged
+        share = torch.linspace(0.1, 1.9, 2001, dtype=torch.float64)
+        line = torch.stack([share, 2 - share], 1)
+        allowed = line[(line - 1) @ row >= -1e-9 * row.abs().max()]
+        best = (allowed @ noise * allowed).sum(1).min()
+        assert weights @ noise @ weights <= best * (1 + 1e-5)
+        assert (weights - 1) @ row >= -1e-9 * row.abs().max()
+
+
 def model(seed: int = 0) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
     torch.manual_seed(seed)
     heads = nn.ModuleDict({name: nn.Linear(5, 1) for name in "abc"})
@@ -251,7 +370,7 @@ def losses_of(heads: nn.ModuleDict, z: Tensor, seed: int = 0) -> dict[str, Tenso
 def test_the_trunk_gets_the_weighted_sum_and_the_heads_their_own(route):
     trunk, heads, x = model()
     step = motet.Balancer(fresh(), route=route).backward(losses_of(heads, z := trunk(x)), features=z)
-    assert step.cost.route == ("features" if route == "auto" else route)
+    assert step.cost.route == ("last-layer" if route == "auto" else route)
     assert step.cost.trunk_backwards <= 2
     found = trunk[0].weight.grad
     weights = step.weights

@@ -1,5 +1,6 @@
 """Bags: padded and flat mean the same, and bad input is named."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -103,3 +104,38 @@ def test_a_list_of_bags_must_agree_on_features():
         Bag.of([])
     with pytest.raises(ValueError, match="one point for each"):
         Bag.of([torch.zeros(2, 3)], [torch.zeros(1, 2)])
+
+
+def test_picking_without_edges_keeps_the_picked_order_and_does_not_sort(instances, monkeypatch):
+    bag = Bag.of(instances)
+    monkeypatch.setattr(torch.Tensor, "unique", lambda *_, **__: pytest.fail("sorted for nothing"))
+    assert bag[[2, 0, 2]].sizes.tolist() == [4, 2, 4]
+
+
+@pytest.mark.parametrize("form", ["flat", "padded"])
+@pytest.mark.parametrize("index", [2, -2, torch.tensor(2), np.int64(2)])
+def test_any_single_number_picks_a_batch_of_one(instances, form, index):
+    picked = getattr(Bag.of(instances), form)()[index]
+    assert len(picked) == 1
+    assert_close(picked.flat().x, instances[2])
+
+
+def test_a_dtype_is_that_of_features_alone(instances):
+    whole = Bag.of(instances, [x[:, :2] for x in instances])
+    wide = whole.to(torch.float64)
+    assert wide.x.dtype == torch.float64
+    assert wide.coordinates.dtype == torch.float32
+    assert wide.sizes.tolist() == whole.sizes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": X.numpy()}, "x must be a tensor, not a ndarray"),
+        ({"x": X, "mask": ALL.numpy()}, "mask must be a tensor"),
+        ({"x": FLAT, "offsets": [0, 6]}, "offsets must be a tensor, not a list"),
+    ],
+)
+def test_what_is_no_tensor_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Bag(**arguments)

@@ -248,6 +248,14 @@ def test_state_and_copies_keep_the_prior():
         assert torch.equal(info["regularisers"]["divergence"], known["regularisers"]["divergence"])
 
 
+def test_what_was_told_of_a_step_does_not_change_with_the_next():
+    branching = TaskBranching(4, ["a", "b"])
+    told = branching(torch.ones(2, 4))[1]["strength"]
+    with torch.no_grad():
+        branching.strength.zero_()
+    assert told.tolist() == [1, 1]
+
+
 def test_compiled_it_is_the_same():
     branching, z = make(3, signed=False).float(), data().float()
     compiled = torch.compile(branching, backend="aot_eager", fullgraph=True)

@@ -285,13 +285,16 @@ def test_a_code_of_zeros_has_no_direction_and_no_gradient() -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch warns of itself in forward mode
 def test_gradients_are_those_of_finite_differences() -> None:
-    x = torch.randn(4, 3, DIM, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    mask = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0]]).bool()
+    x = torch.randn(3, 3, DIM, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    mask = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]]).bool()
     made = block()
+    # Random sums of the outputs have the gradients of all of them, in one backward pass.
+    weights = torch.randn(3, 3, DIM, generator=torch.Generator().manual_seed(1)).double()
 
     def results(x: Tensor) -> tuple[Tensor, ...]:
         out, info = made(x, mask)
-        return out, info["shared"], *info["regularisers"].values()
+        shared = info["shared"]
+        return (weights * out).sum(), (weights[..., : shared.shape[-1]] * shared).sum(), *info["regularisers"].values()
 
     assert torch.autograd.gradcheck(results, x, check_forward_ad=True)
 
@@ -300,9 +303,9 @@ def test_the_penalties_can_be_trained_away() -> None:
     torch.manual_seed(0)
     made = HybridCrossViewAttention(DIM)
     x = torch.randn(64, 3, DIM)
-    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(made.parameters(), lr=3e-2)
     first = None
-    for _ in range(150):
+    for _ in range(60):
         total = penalty(made(x)[1])
         first = total.item() if first is None else first
         optimizer.zero_grad()

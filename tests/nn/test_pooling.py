@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motet.nn.bag import Bag
 from motet.nn.pooling import GatedAttentionPooling, MaxPooling, MeanPooling, TransformerPooling
 
 DIM = 8
@@ -148,6 +149,20 @@ def test_the_transformer_without_layers_attends_by_its_query_alone():
 
 
 @every
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_model_in_half_precision_gets_vectors_in_half_precision(name, flat):
+    pooling, xs = make(name).bfloat16(), [x.bfloat16() for x in bags([3, 6, 0])]
+    bag = Bag.of(xs)
+    if not flat:
+        bag = bag.padded()
+    z, info = pooling(bag.x, bag.mask, bag.offsets)
+    assert (z.dtype, info["attention"].dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(
+        z.float(), make(name).float()(bag.x.float(), bag.mask, bag.offsets)[0], atol=0.05, rtol=0.05
+    )
+
+
+@every
 def test_under_autocast_the_result_is_near_and_attention_is_float32(name):
     pooling, (x, mask) = make(name).float(), padded(bags([3, 6, 0]))
     z, _ = pooling(x.float(), mask)
@@ -167,6 +182,9 @@ def test_under_autocast_the_result_is_near_and_attention_is_float32(name):
         ((torch.zeros(2, 3, DIM), torch.ones(2, 3)), "mask must be bool"),
         ((torch.zeros(2, DIM), torch.ones(2, 2, dtype=torch.bool), torch.tensor([0, 2])), "not both"),
         ((torch.zeros(2, DIM), None, torch.tensor([0.0, 2.0])), "offsets must be int64"),
+        ((torch.zeros(5, DIM), None, torch.tensor([1, 3, 5])), "offsets must start at 0"),
+        ((torch.zeros(5, DIM), None, torch.tensor([0, 4, 2, 5])), "never decrease"),
+        ((torch.zeros(5, DIM), None, torch.tensor([0, 3])), "number of instances, 5"),
     ],
 )
 def test_input_of_another_form_is_refused_with_the_reason(name, arguments, fault):

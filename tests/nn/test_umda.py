@@ -1,6 +1,7 @@
 """UMDA as a whole: what is missing changes nothing, padding and order neither, and every block can be left out."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -438,6 +439,8 @@ def test_inputs_that_do_not_fit_are_named(change, message):
         ({"slde": torch.ones(4, dtype=torch.bool)}, "view_mask holds 'slde'"),
         ({"slide": torch.ones(4)}, "view_mask of 'slide' must be bool"),
         ({"slide": torch.ones(3, dtype=torch.bool)}, r"must be bool \(4,\)"),
+        ({"slide": [True] * 4}, "view_mask of 'slide' must be a tensor, not a list"),
+        (torch.ones(4, 3, dtype=torch.bool), "view_mask must be a dict of views"),
     ],
 )
 def test_masks_that_do_not_fit_are_named(mask, message):
@@ -452,6 +455,66 @@ def test_aligned_views_must_have_the_same_instances():
     padded = inputs["slide"].padded()
     with pytest.raises(ValueError, match="different numbers of instances"):
         model({"keys": padded, "slide": Bag(padded.x, padded.mask.flip(0))})
+
+
+def test_aligned_views_may_be_padded_to_different_lengths():
+    model, inputs = build(bags=True, wiring="aligned"), aligned_batch()
+    slide = inputs["slide"].padded()
+    longer = Bag(
+        torch.cat([slide.x, random(len(slide), 3, slide.x.shape[-1])], 1),
+        torch.nn.functional.pad(slide.mask, (0, 3)),
+    )
+    others = {name: bag.padded() for name, bag in inputs.items() if name != "slide"}
+    same(model({**others, "slide": longer})[:1], (model(inputs)[0],))
+
+
+def test_aligned_views_may_hold_places_and_edges_in_different_bags():
+    model, inputs = build(bags=True, wiring="aligned"), aligned_batch()
+    (first, one), (second, two), *_ = inputs.items()
+    edges = torch.tensor([[0], [1]])
+    points = random(len(one.x), 2)
+    apart = {first: replace(one, coordinates=points), second: replace(two, edges=edges)}
+    _, info = model({**inputs, **apart})
+    assert info["instances"][first]["graph"]["edges"].tolist() == [[0], [1]]
+
+
+@pytest.mark.parametrize("wiring", ["ragged", "aligned"])
+@pytest.mark.parametrize("form", ["flat", "padded"])
+def test_an_instance_with_some_nan_is_named_with_its_view_and_place(wiring, form):
+    bag = Bag.of([random(2, 4), random(0, 4), random(3, 4)])
+    bag.x[2] = torch.nan  # The first instance of the third bag is missing, which is fine.
+    bag.x[4, 1] = torch.nan
+    model = build(views={"a": 4, "slide": 4}, bags=True, wiring=wiring, pooling="mean")
+    other = getattr(Bag.of([random(2, 4), random(0, 4), random(3, 4)]), form)()
+    with pytest.raises(ValueError, match="view 'slide' has NaN or infinite values in instance 2 of bag 2"):
+        model({"a": other, "slide": getattr(bag, form)()})
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_row_with_some_nan_is_named_with_its_view(bad):
+    inputs = batch()
+    inputs["rna.seq"][1, 2] = bad
+    with pytest.raises(ValueError, match=r"view 'rna.seq' has NaN or infinite values in row 1"):
+        build()(inputs)
+
+
+def test_a_view_in_another_precision_than_the_model_is_named():
+    model, inputs = build().float(), {"slide": batch()["slide"]}
+    with pytest.raises(
+        ValueError, match=r"view 'slide' is in float64 and the model in float32: give x.to\(torch.float32\)"
+    ):
+        model(inputs)
+    assert model({"slide": inputs["slide"].to(torch.float32)})[0]["grade"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("pooling", ["graph", "mean", "max", "attention", "transformer"])
+def test_the_whole_model_moves_to_half_precision(pooling):
+    model = build(pooling=pooling).bfloat16()
+    inputs = {name: value.to(torch.bfloat16) for name, value in batch().items()}
+    outputs, info = model(inputs)
+    assert {output.dtype for output in outputs.values()} == {torch.bfloat16}
+    (sum(output.float().square().mean() for output in outputs.values()) + model.regularisation(info)).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
 def test_a_tensor_is_no_dict_of_views():

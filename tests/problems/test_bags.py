@@ -280,3 +280,47 @@ def test_a_missing_view_reaches_the_encoder_as_a_learned_vector_with_finite_grad
     grads = {name: p.grad for name, p in model.trunk.named_parameters() if p.grad is not None}
     assert all(grad.isfinite().all() for grad in grads.values())
     assert grads["null"][2].any()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda name, n: name.upper() if n % 2 else name,
+        lambda name, n: f" {name} " if n % 2 else name,
+        lambda name, n: int(name[1:]) if n % 2 else name[1:],
+    ],
+)
+def test_a_patient_whose_name_is_typed_in_two_ways_is_one_patient(study, write):
+    _, table = study
+    typed = table.assign(patient=[write(name, n) for n, name in enumerate(table.patient)])
+    one, other = make(study).load(0), make(study, typed).load(0)
+    for part in ("train", "validation", "test"):
+        assert torch.equal(getattr(one, part).inputs.views["patches"].x, getattr(other, part).inputs.views["patches"].x)
+    parts = np.where(np.arange(ROWS) % 2, "train", np.where(np.arange(ROWS) < 30, "validation", "test"))
+    with pytest.raises(ValueError, match="is in the parts"):
+        make(study, typed.assign(part=parts), part="part")
+
+
+def test_bags_named_by_numbers_with_leading_zeros_find_their_files(study):
+    folder, table = study
+    for n in range(ROWS):
+        (folder / "patches" / f"s{n}.npy").rename(folder / "patches" / f"{n:03d}.npy")
+    table.assign(slide=[f"{n:03d}" for n in range(ROWS)]).to_csv(folder / "bags.csv", index=False)
+    problem = Bags(folder / "bags.csv", {"patches": folder / "patches"}, ["grade"], bag="slide", group="patient")
+    assert problem.load(0).train.inputs.widths == {"patches": 4}
+
+
+@pytest.mark.parametrize(
+    ("rename", "fault"),
+    [
+        ({"area": "grade"}, "column 'grade', which the table has as a target"),
+        ({"area": "Unnamed: 0"}, "a column without a name"),
+        ({"x": "X", "y": "Y"}, "column 'X': is it a coordinate"),
+    ],
+)
+def test_columns_of_instances_that_are_no_features_are_refused(study, rename, fault):
+    folder, _ = study
+    for file in (folder / "cells").glob("*.csv"):
+        pd.read_csv(file).rename(columns=rename).to_csv(file, index=False)
+    with pytest.raises(ValueError, match=fault):
+        make(study)

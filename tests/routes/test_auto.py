@@ -29,6 +29,11 @@ def wish(needs: str = "gram", tasks: int = 40, *, features: bool = True, shared:
         (wish(features=False, shared=True, budget=2.8), "probe"),
         (wish(features=False, shared=True, budget=2.8, unprobed="no"), "exact"),
         (wish(hindered="compiled"), "features"),
+        (wish(samples=True), "last-layer"),
+        (wish(samples=True, tasks=3), "last-layer"),
+        (wish(samples=True, unsampled="convolution"), "features"),
+        (wish(samples=True, hindered="compiled"), "features"),
+        (wish(samples=True, budget=1.1), "features"),
         (wish(assignment=True), "disjoint"),
         (wish(assignment=True, single=True), "exact"),
         (wish(single=True), "exact"),
@@ -45,6 +50,11 @@ def test_the_truest_route_within_the_budget_is_taken(asked, expected):
 @pytest.mark.parametrize("asked", [wish(features=False, shared=True, budget=1.1), wish(single=True, budget=1.1)])
 def test_a_budget_that_can_not_be_kept_is_said(asked):
     assert "over the budget of 1.1×" in choose(asked, BIG)[1]
+
+
+def test_the_reason_for_single_samples_gradients_at_the_features_is_said():
+    assert "features: convolution" in choose(wish(samples=True, unsampled="convolution"), BIG)[1]
+    assert "nearer to the trunk's own" in choose(wish(samples=True), BIG)[1]
 
 
 def test_nothing_to_start_from_is_an_error_that_says_what_to_pass():

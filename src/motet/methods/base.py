@@ -294,9 +294,10 @@ class TwoSampleMethod(GramMethod):
 class SampleMethod(GramMethod):
     """Weights that need to know how much of the tasks' gradients is noise between the samples of a batch.
 
-    The features and last-layer routes deliver two matrices of the batch-mean gradients at the features, which are sums
-    over samples there: the noise Ĉ, an estimate of their covariance, and the signal M̂, the Gram matrix less Ĉ. A task
-    whose noise is not known, as with one sample, has NaN in its rows and columns of both.
+    The last-layer and features routes deliver two matrices of the batch-mean gradients of the trunk's last layer, or at
+    the features, which are sums over samples there: the noise Ĉ, an estimate of their covariance, and the signal M̂,
+    the Gram matrix less Ĉ. A task whose noise is not known, as with one sample, has NaN in its rows and columns of
+    both.
     """
 
     samples = True

@@ -23,7 +23,8 @@ class Bag:
         x: Instances, (B, N, D) or (ΣN, D).
         mask: (B, N) bool, True where an instance is present. None: all of them are. Padded form only.
         offsets: (B + 1,) int64, from 0 to ΣN, never decreasing. Flat form only, which needs it.
-        coordinates: Where each instance lies, (B, N, C) or (ΣN, C) as x, C = 2 or 3.
+        coordinates: Where each instance lies, (B, N, C) or (ΣN, C) as x, C = 2 or 3. A bag has one space: where its
+            instances come from several slides, move the slides apart first, or they lie on top of one another.
         edges: (2, E) int64, pairs of instances of one bag by their number in the flat form, in either form.
 
     Cost:
@@ -37,6 +38,10 @@ class Bag:
     edges: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("x", "mask", "offsets", "coordinates", "edges"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (value is not None or name == "x"):
+                raise ValueError(f"{name} must be a tensor, not a {type(value).__name__}: torch.as_tensor makes one")
         self._check_form()
         if self.coordinates is not None and (
             self.coordinates.shape[:-1] != self.x.shape[:-1] or self.coordinates.shape[-1] not in (2, 3)
@@ -107,7 +112,8 @@ class Bag:
             raise ValueError("Bag.of needs at least one bag, for the number of features")
         for b, x in enumerate(xs):
             if x.ndim != 2 or x.shape[1] != xs[0].shape[1]:
-                raise ValueError(f"bag {b} must be (instances, {xs[0].shape[-1]}), not {tuple(x.shape)}")
+                width = xs[0].shape[1] if xs[0].ndim == 2 else "features"
+                raise ValueError(f"bag {b} must be (instances, {width}), not {tuple(x.shape)}")
         points = None if coordinates is None else [torch.as_tensor(p) for p in coordinates]
         if points is not None and [len(p) for p in points] != [len(x) for x in xs]:
             raise ValueError("coordinates must have one point for each instance of each bag")
@@ -161,8 +167,10 @@ class Bag:
         points = None if self.coordinates is None else fill(self.coordinates)
         return Bag(fill(self.x), mask, None, points, self.edges)
 
-    def to(self, device: torch.device | str) -> Bag:
-        """The same bags on a device."""
+    def to(self, device: torch.device | str | torch.dtype) -> Bag:
+        """The same bags on a device, or with features of a dtype; coordinates keep theirs."""
+        if isinstance(device, torch.dtype):
+            return replace(self, x=self.x.to(device))
 
         def move(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(device)
@@ -175,8 +183,8 @@ class Bag:
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Bag:
         """The picked bags, in the picked order and the same form; an int picks one and keeps it a batch."""
         # Numbers of bags, whatever the index was: a bool tensor, a slice, negative numbers.
-        bags = torch.arange(len(self), device=self.x.device)[[index] if isinstance(index, int) else index]
-        if bags.unique().numel() != bags.numel() and self.edges is not None:
+        bags = torch.arange(len(self), device=self.x.device)[[index] if isinstance(index, int) else index].reshape(-1)
+        if self.edges is not None and bags.unique().numel() != bags.numel():
             raise IndexError("a bag with edges can be picked once only, for its edges name its instances")
         edges = None if self.edges is None else self._edges_of(bags, self.edges)
         if self.offsets is None:

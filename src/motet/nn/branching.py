@@ -127,7 +127,7 @@ class TaskBranching(nn.Module):
         taken = torch.einsum("kj,bjt->kbt", gamma.to(private.dtype), private)
         info = {
             "influence": influence,
-            "strength": self.strength,
+            "strength": self.strength.clone(),  # else what was kept would change with the next step
             "prior": self.influence(self.prior_logits),
             "regularisers": self._penalties(private, influence),
         }

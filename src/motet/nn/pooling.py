@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from motet.nn.bag import Bag
 from motet.nn.masking import blank, masked_softmax, segment_ids, segment_softmax, segment_sum
 
 Info = dict[str, Any]
@@ -24,7 +25,11 @@ class Pooling(nn.Module):
     Shapes:
         x (B, N, D) with mask (B, N), True where an instance is, or without one where all are; or x (ΣN, D) with offsets
         (B + 1,), int64, from 0 to ΣN. → z (B, D) and info: "attention" (B, N), 0 in the padding, or (ΣN,), of sum 1 in
-        each bag that has instances; "regularisers", empty. Whatever padding holds, NaN too, changes nothing.
+        each bag that has instances; "regularisers", empty. Whatever padding holds, NaN too, changes nothing. z has the
+        dtype of x.
+
+    Cost:
+        Values of offsets are checked on the host, which waits for the device once.
     """
 
     def __init__(self, dim: int) -> None:
@@ -48,7 +53,7 @@ class Pooling(nn.Module):
                 x, mask = x.new_zeros(len(x), 1, self.dim), mask.new_zeros(len(x), 1)
             z, attention = self._padded(blank(x, mask), mask)
             attention = attention[:, :size]
-        z = torch.where(present[:, None], z, self.null.to(z.dtype))
+        z = torch.where(present[:, None], z, self.null.to(z.dtype)).to(x.dtype)
         return z, {"attention": attention, "regularisers": {}}
 
     def _padded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +81,7 @@ class Pooling(nn.Module):
                 f"{name}: offsets must be int64 (B + 1,), where each bag begins and the last one ends, "
                 f"not {offsets.dtype} {tuple(offsets.shape)}"
             )
+        Bag(x, mask, offsets)  # which looks at the offsets' values: numbers of a wrong bag would go unseen
 
 
 class MeanPooling(Pooling):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,16 @@ from motet.nn.cross_view import HybridCrossViewAttention
 from motet.nn.instance_pooling import GraphInstancePooling
 from motet.nn.masking import blank, masked_mean, segment_sum
 from motet.nn.pooling import GatedAttentionPooling, MaxPooling, MeanPooling, TransformerPooling
-from motet.nn.view_inputs import Instances, ViewInputs, pick, present_instances, present_rows, read_views, same_layout
+from motet.nn.view_inputs import (
+    Instances,
+    ViewInputs,
+    check_finite,
+    pick,
+    present_instances,
+    present_rows,
+    read_views,
+    same_layout,
+)
 
 View = int | nn.Module | tuple[nn.Module, int]
 Info = dict[str, Any]
@@ -79,8 +89,9 @@ class UMDA(nn.Module):
 
         A view is missing for a sample if it is None or not among the inputs, if its row is all NaN, if its bag has no
         instance, if all instances are NaN rows, or by ``view_mask``. What is missing may hold anything. An instance of
-        a bag that is all NaN is missing too. A row with a few NaN is no missing row, and its outputs are NaN: fill
-        them first.
+        a bag that is all NaN is missing too. A row or an instance with a few NaN is not missing and is refused: fill
+        them first. On a GPU the host waits for that look at each view; compiled, there is none, and such a row's
+        outputs are NaN.
 
         A sample without any view gets finite outputs, the same for all such samples: what the heads make of z = 0
         (of the pooling's learned empty bag with wiring="aligned"). Leave it out of the losses.
@@ -226,13 +237,17 @@ class UMDA(nn.Module):
             elif isinstance(value, Bag):
                 instances = pick(value, present_instances(value, present[v]))
                 present[v] = instances.offsets.diff() > 0
-                z, info["instances"][name] = _pool(poolings[name], encoder(instances.of(value.x)), instances)
+                rows = instances.of(value.x)
+                check_finite(name, rows, instances.places, value)
+                z, info["instances"][name] = _pool(poolings[name], encoder(rows), instances)
                 _tell(info, f"pooling.{name}", info["instances"][name])
                 found.append(z)
             else:
                 present[v] = present_rows(value, present[v])
                 mask = present[v].reshape(-1, *(1,) * (value.ndim - 1))
-                found.append(encoder(torch.where(mask, value, 0)))
+                rows = torch.where(mask, value, 0)
+                check_finite(name, rows)
+                found.append(encoder(rows))
         mask = info["view_mask"] = torch.stack(present, dim=1)
         z, told = self._across(_stack(found), mask)
         info |= {name: value for name, value in told.items() if name != "regularisers"}
@@ -243,9 +258,10 @@ class UMDA(nn.Module):
         """The views of each instance into one, then the instances of each bag: (B, D)."""
         bags = same_layout({name: value for name, value in given.values.items() if isinstance(value, Bag)})
         # Places and edges are those of the instances, so that any view may hold them.
-        layout = next(
-            (bag for bag in bags.values() if bag.coordinates is not None or bag.edges is not None),
+        layout = replace(
             next(iter(bags.values())),
+            coordinates=next((bag.coordinates for bag in bags.values() if bag.coordinates is not None), None),
+            edges=next((bag.edges for bag in bags.values() if bag.edges is not None), None),
         )
         nowhere = torch.zeros(layout.x.shape[:-1], dtype=torch.bool, device=layout.x.device)
         there = torch.stack(
@@ -260,7 +276,10 @@ class UMDA(nn.Module):
         info["view_mask"] = segment_sum(mask.float(), instances.offsets) > 0
         found: list[Tensor | None] = []
         for v, (name, encoder) in enumerate(zip(self.views, self.encoders, strict=True)):
-            found.append(encoder(blank(instances.of(bags[name].x), mask[:, v])) if name in bags else None)
+            rows = blank(instances.of(bags[name].x), mask[:, v]) if name in bags else None
+            if rows is not None:
+                check_finite(name, rows, instances.places, layout)
+            found.append(None if rows is None else encoder(rows))
         x, told = self._across(_stack(found), mask)
         for name, value in told.items():
             if name != "regularisers":
@@ -318,6 +337,15 @@ class _Encoder(nn.Module):
                     f"the module of view {self.name!r} must give ({rows}, {self.width}) for {rows} rows, "
                     f"not {tuple(x.shape)}"
                 )
+        first: Any = self.project[0]
+        have, want = x.dtype, first.weight.dtype
+        # Autocast casts every dtype but float64.
+        if have != want and (have == torch.float64 or not torch.is_autocast_enabled(x.device.type)):
+            names = [str(dtype).removeprefix("torch.") for dtype in (have, want)]
+            raise ValueError(
+                f"view {self.name!r} is in {names[0]} and the model in {names[1]}: give x.to(torch.{names[1]}), of "
+                "tensors and bags alike"
+            )
         encoded: Tensor = self.project(x)
         return encoded
 

@@ -43,6 +43,11 @@ def read_views(
     """
     if not isinstance(inputs, Mapping):
         raise ValueError(f"inputs must be a dict of views, as {{{next(iter(widths))!r}: x}}, not {_type(inputs)}")
+    if view_mask is not None and not isinstance(view_mask, Mapping):
+        raise ValueError(
+            f"view_mask must be a dict of views, as {{{next(iter(widths))!r}: there}} with there (B,) bool, "
+            f"not {_type(view_mask)}"
+        )
     for what, given in (("inputs", inputs), ("view_mask", view_mask or {})):
         for name in given:
             if name not in widths:
@@ -65,6 +70,8 @@ def read_views(
     allowed = []
     for name in widths:
         mask = None if view_mask is None else view_mask.get(name)
+        if mask is not None and not isinstance(mask, Tensor):
+            raise ValueError(f"view_mask of {name!r} must be a tensor, not {_type(mask)}: torch.as_tensor makes one")
         if mask is not None and (mask.shape != (size,) or mask.dtype != torch.bool):
             given_as = f"{str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}"
             raise ValueError(f"view_mask of {name!r} must be bool ({size},), True where present, not {given_as}")
@@ -131,6 +138,38 @@ def present_instances(bag: Bag, allowed: Tensor) -> Tensor:
     return there if bag.mask is None else there & bag.mask
 
 
+def check_finite(name: str, rows: Tensor, where: Tensor | None = None, bag: Bag | None = None) -> None:
+    """Raise a ValueError that names the first row of a view that is neither all there nor all missing.
+
+    Args:
+        name: Of the view.
+        rows: (n, …), with zeros in place of what is missing.
+        where: Of instances: each row's place in the bags as given.
+        bag: These.
+
+    Cost:
+        The host waits for the device once.
+    """
+    # A sum is a cheap first look; it may overflow without any such row.
+    if torch.compiler.is_compiling() or not rows.is_floating_point() or bool(rows.detach().sum().isfinite()):
+        return
+    bad = ~rows.detach().flatten(1).isfinite().all(1)
+    if not bool(bad.any()):
+        return
+    row = int(bad.nonzero()[0, 0])
+    if where is None or bag is None:
+        place, fix = f"row {row}", "make the whole row NaN if the view is missing there"
+    else:
+        row, fix = int(where[row]), "make the whole instance NaN if it is missing"
+        if bag.offsets is None:
+            b, number = divmod(row, bag.x.shape[1])
+        else:
+            b = int(bag.owner[row])
+            number = row - int(bag.offsets[b])
+        place = f"instance {number} of bag {b}"
+    raise ValueError(f"view {name!r} has NaN or infinite values in {place}, from 0: fill them in, or {fix}")
+
+
 @dataclass(frozen=True)
 class Instances:
     """The instances that are there, one after another, and where they came from.
@@ -185,7 +224,8 @@ def same_layout(bags: Mapping[str, Bag]) -> dict[str, Bag]:
     Raises:
         ValueError: if a sample has different numbers of instances in two views.
     """
-    if any(bag.offsets is not None for bag in bags.values()):
+    padded = {bag.x.shape[1] for bag in bags.values() if bag.offsets is None}
+    if len(padded) > 1 or any(bag.offsets is not None for bag in bags.values()):
         bags = {name: bag.flat() for name, bag in bags.items()}
     (first, one), *others = bags.items()
     for name, other in others:

@@ -1,6 +1,6 @@
 """A problem from a user's own bags: a table of bags with labels, and files of their instances, in several views."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from motet.problems.assemble import assemble, cut
 from motet.problems.base import Data, Training
 from motet.problems.splits import Parts
 from motet.problems.table import FEWEST_ROWS, TableProblem, missing, preprocessing
-from motet.problems.table.columns import MISSING, Features, Outcome, features, groups, outcome, parse_target
+from motet.problems.table.columns import MISSING, Features, Outcome, features, groups, outcome, parse_target, same_name
 from motet.problems.table.reading import read
 from motet.problems.table.splitting import Splitter, draw, splitter
 from motet.problems.views import View, Views, standardised
@@ -34,10 +34,12 @@ class Bags(TableProblem):
             feature. Pickled arrays are refused.
         targets: "name" or "name:type", as for `motet.problems.table.from_table`. Empty cells are missing labels.
         bag: Column of the bags' names.
-        group: Column of patients, sites …: all bags of one are in the same part. None: each bag is on its own.
+        group: Column of patients, sites …: all bags of one are in the same part. Names that differ in case or
+            surrounding spaces alone are one. None: each bag is on its own.
         part: Column that says "train", "validation" or "test": the split is then that one for every seed. That no group
             is in two parts is checked.
-        coordinates: Columns of .csv and .parquet files that say where an instance lies; they are no features.
+        coordinates: Columns of .csv and .parquet files that say where an instance lies; they are no features. Files
+            may not hold columns of the table's targets, bags, groups or parts, nor one without a name.
         gaps: Whether a bag may lack a view. It then has no file, one without instances, or empty cells in all columns
             of the view.
 
@@ -64,7 +66,7 @@ class Bags(TableProblem):
             name, rows, reading = "bags", table.reset_index(drop=True), list[str]()
         else:
             name = Path(table).name.split(".")[0]
-            rows, reading = read(Path(table).expanduser())
+            rows, reading = read(Path(table).expanduser(), [bag, *([group] if group else [])])
         rows = rows.set_axis([str(column) for column in rows.columns], axis=1)
         targets = [targets] if isinstance(targets, str) else list(targets)
         if not targets or not views:
@@ -94,7 +96,7 @@ class Bags(TableProblem):
         found: dict[str, Bag | Features] = {}
         for view, what in views.items():
             if isinstance(what, str | Path):
-                found[view] = _folder(view, what, names, coordinates, gaps)
+                found[view] = _folder(view, what, names, coordinates, gaps, {*kinds, bag, group, part})
             else:
                 found[view] = _columns(view, rows, list(what))
         lacking = np.stack([_lacking(view) for view in found.values()])
@@ -109,7 +111,7 @@ class Bags(TableProblem):
 
         if group:
             groups(rows[group], group)
-        patients = rows[group] if group else rows[bag]
+        patients = rows[group].astype(str) if group else rows[bag].astype(str)
         split: Splitter | Parts
         if part:
             split, said = _given(rows[part], part, patients), f"split as column {part!r} says, the same for every seed"
@@ -132,19 +134,20 @@ def check_groups(groups: Sequence[object] | pd.Series, parts: Parts) -> None:
     """Whether all rows of a group are in one part.
 
     Args:
-        groups: Of each row: (N,).
+        groups: Of each row: (N,). Names that differ in case or surrounding spaces alone are one group.
         parts: Row numbers of training, validation and test.
 
     Raises:
         ValueError: if not, with the group's name.
     """
     seen: dict[object, str] = {}
-    names = list(groups)
+    given = list(groups)
+    names = same_name(pd.Series(given, dtype=object)).tolist()
     for part, rows in zip(_PARTS, parts, strict=True):
         for row in rows.tolist():
             if seen.setdefault(names[row], part) != part:
                 raise ValueError(
-                    f"{names[row]!r} is in the parts {seen[names[row]]} and {part}: keep all its bags in one, or the "
+                    f"{given[row]!r} is in the parts {seen[names[row]]} and {part}: keep all its bags in one, or the "
                     "results will be too good"
                 )
 
@@ -207,7 +210,14 @@ def _check_names(rows: pd.DataFrame, bag: str, targets: list[str]) -> None:
     raise ValueError(f"bag {str(name)!r} is in rows {some(same.index + 1)} of the table: keep one of them")
 
 
-def _folder(view: str, folder: str | Path, names: list[str], coordinates: Sequence[str], gaps: bool) -> Bag:
+def _folder(
+    view: str,
+    folder: str | Path,
+    names: list[str],
+    coordinates: Sequence[str],
+    gaps: bool,
+    taken: Collection[str | None],
+) -> Bag:
     files = instances.find(view, folder, names, gaps)
     read_ = [
         (name, instances.read(view, name, file, coordinates))
@@ -219,6 +229,7 @@ def _folder(view: str, folder: str | Path, names: list[str], coordinates: Sequen
     if not full:
         raise ValueError(f"view {view!r} has no instances in any bag")
     (one, first), *_ = full
+    _check_columns(f"bag {one!r} of view {view!r}", first.columns or (), coordinates, taken)
     for name, found in full:
         if found.x.shape[1] != first.x.shape[1] or found.columns != first.columns:
             raise ValueError(
@@ -239,6 +250,27 @@ def _folder(view: str, folder: str | Path, names: list[str], coordinates: Sequen
         offsets=torch.tensor([0, *sizes]).cumsum(0),
         coordinates=None if points is None else torch.as_tensor(np.concatenate(points)),
     )
+
+
+def _check_columns(
+    where: str, columns: Sequence[str], coordinates: Sequence[str], taken: Collection[str | None]
+) -> None:
+    for column in columns:
+        if column in taken:
+            raise ValueError(
+                f"{where} has a column {column!r}, which the table has as a target, bag, group or part: as a feature "
+                "it would give the answer away, so leave it out of the files"
+            )
+        if not column.strip() or column.startswith("Unnamed: "):
+            raise ValueError(
+                f"{where} has a column without a name, which is most likely the number of the row: write the file "
+                "without an index, as to_csv(…, index=False)"
+            )
+        if column.lower() in coordinates:
+            raise ValueError(
+                f"{where} has a column {column!r}: is it a coordinate? Say coordinates=(…) with the names as they are "
+                "in the files, or coordinates=() if there are none"
+            )
 
 
 def _named(found: instances.Instances, other: instances.Instances) -> str:

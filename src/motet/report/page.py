@@ -8,13 +8,13 @@ from markupsafe import Markup
 
 from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
-from motet.report import groups, momentum, numbers
+from motet.report import groups, model, momentum, numbers
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
 from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
 from motet.report.file import environment, write_page
 from motet.report.svg import inline
-from motet.study.caveats import with_own_rate
+from motet.study.caveats import ALIKE, with_own_rate
 from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
 
 _HERE = Path(__file__).parent
@@ -29,6 +29,7 @@ _SECTIONS = {
     "cosines": "Gradient cosines",
     "weights": "Weights of the tasks",
     "momentum": "Momentum",
+    "model": "Inside the models",
     "reading": "How to read this",
     "provenance": "Provenance",
 }
@@ -46,7 +47,9 @@ def write(
 ) -> Path:
     """Write the report of a finished study. The file is complete before it appears under its name.
 
-    It holds aggregates over the test split only, no rows of the data. The same input gives the same bytes.
+    It holds aggregates over the test split only, no rows of the data, with one exception: of models that pool bags it
+    shows where the instances of a few test bags lie, by coordinates or principal components. The same input gives the
+    same bytes.
 
     Args:
         path: Of the HTML file. Folders on the way are made; an existing file is replaced.
@@ -84,7 +87,11 @@ def _render(
     ordered = [by_name[name] for name in worst_first(summary)]
     arms = {arm.arm: arm for arm in summary.arms}
     streams = uneven(runs)
-    optional = {"groups": groups.section(summary, runs), "momentum": momentum.section(runs)}
+    optional = {
+        "groups": groups.section(summary, runs),
+        "momentum": momentum.section(runs),
+        "model": model.section(runs),
+    }
     rival = arms.get(SUM) if summary.verdict.arm != SUM else None
     return (
         environment()
@@ -96,9 +103,11 @@ def _render(
             side=_side,
             few=_few,
             sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
-            explained=_EXPLAINED | groups.explained(summary.arms),
+            explained=_EXPLAINED | groups.explained(summary.arms) | model.explained(names),
             **optional,
             soft=groups.soft,
+            sizes=_sizes(summary),
+            other_models=bool(model.explained(names)),
             problem={"title": "", "source": "", "caution": "", "notes": []} | dict(problem),
             tasks=tasks,
             arms=summary.arms,
@@ -135,6 +144,13 @@ def _check(tasks: Sequence[Task], summary: Summary) -> None:
             raise ValueError(
                 f"task {task.name!r} is judged by {task.metric!r}, which is not one of {', '.join(METRICS)}"
             )
+
+
+def _sizes(summary: Summary) -> dict[str, float]:
+    """Parameters as a multiple of the plain sum's, for arms with one model of another size."""
+    known = {arm.arm: arm.parameters for arm in summary.arms if arm.arm != SINGLE}
+    own = known.get(SUM, 0)
+    return {arm: count / own for arm, count in known.items() if own and abs(count / own - 1) > ALIKE}
 
 
 def _side(interval: Interval) -> str:

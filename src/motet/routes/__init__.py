@@ -14,6 +14,7 @@ from motet.routes.disjoint import infer_assignment as infer_assignment
 from motet.routes.exact import Exact as Exact
 from motet.routes.features import Features as Features
 from motet.routes.features import LastLayer as LastLayer
+from motet.routes.features import sampled as sampled
 from motet.routes.graph import branches as branches
 from motet.routes.graph import last_layer as last_layer
 from motet.routes.graph import leaves as leaves

@@ -28,6 +28,7 @@ class Wish:
         hindered: Why the trunk can be gone through once only, or "".
         unprobed: Why the probe route can't be taken, or "".
         samples: Whether the noise between the samples is wanted.
+        unsampled: Why the last layer can't tell single samples' gradients, or "".
     """
 
     needs: str
@@ -41,6 +42,7 @@ class Wish:
     hindered: str = ""
     unprobed: str = ""
     samples: bool = False
+    unsampled: str = ""
 
 
 def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
@@ -68,13 +70,21 @@ def choose(wish: Wish, work: Work | None = None) -> tuple[str, str]:
             "the method needs the tasks' gradients: pass features=z, the tensor that all heads take, "
             "or shared=model.trunk.parameters()"
         )
-    costs = (work or Work(1.0, 0.0, 0, 0, 0.0, 0)).ratios(wish.tasks)
+    costs = (work or Work(1.0, 0.0, 0, 0, 0.0, 0)).ratios(wish.tasks, wish.samples)
     about = {route: f"about {cost:.1f}× a plain step by the sizes of its layers" for route, cost in costs.items()}
     over = "" if wish.budget is None or costs["exact"] <= wish.budget else f", over the budget of {wish.budget:g}×"
     if wish.samples:
+        why = "the method needs the gradients of single samples"
+        if hindrance := wish.hindered or wish.unsampled:
+            why = f"{why}, and takes those at the features: {hindrance}"
+        elif wish.budget is None or costs["last-layer"] <= wish.budget:
+            near = "those of the trunk's last layer are nearer to the trunk's own than those at the features"
+            return "last-layer", f"{why}, and {near}; {about['last-layer']}"
+        else:
+            why = f"{why}, and those of the last layer are {about['last-layer']}, over the budget of {wish.budget:g}×"
         short = wish.budget is not None and costs["features"] > wish.budget
         over = f", over the budget of {wish.budget:g}×" if short else ""
-        return "features", f"the method needs the gradients of single samples; {about['features']}{over}"
+        return "features", f"{why}; {about['features']}{over}"
     if wish.assignment and wish.needs == "gram" and not wish.single:
         return "disjoint", "every sample belongs to one task, so one backward pass tells all gradients"
     if wish.hindered and wish.features and wish.needs == "gram" and not wish.single:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from motet.routes.features import MANY, SKETCH
+from motet.routes.features import MANY, SKETCH, WIDTH
 from motet.routes.graph import last_layer, nodes
 
 _TRAFFIC = 12.0
@@ -50,8 +50,11 @@ class Work:
     layer_parameters: int
     cotangents: int = 0
 
-    def ratios(self, tasks: int) -> dict[str, float]:
-        """A step's time over a plain step's, by route, with K ``tasks``; good to about a third."""
+    def ratios(self, tasks: int, samples: bool = False) -> dict[str, float]:
+        """A step's time over a plain step's, by route, with K ``tasks``; good to about a third.
+
+        With ``samples`` the last layer's is that of single samples' gradients.
+        """
         plain = 3 * (self.trunk + self.heads)
         rest = _STEP + _SOLVER * tasks**2.3
         traffic = 2 * tasks * _TRAFFIC + tasks**2  # For every column of the K rows: written, read, multiplied.
@@ -63,6 +66,8 @@ class Work:
         numbers = self.layer_parameters if tasks <= MANY else min(self.layer_parameters, SKETCH)
         share = numbers / max(self.layer_parameters, 1)
         last = features + tasks * self.layer * share + numbers * traffic
+        if samples:
+            last = features + self.rows * (tasks * WIDTH + traffic)
         probe = plain + _DOUBLE * self.trunk
         return {
             "exact": (exact + rest) / plain,

@@ -10,11 +10,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from motet.linalg import as_double, gram
 from motet.routes import graph
 from motet.routes.base import NoPathError, TaskGradients, empty_rows, fill
-from motet.routes.layers import Product, products
+from motet.routes.layers import Linear, Product, products
 from motet.routes.release import release
 
-_BLOCK = 1 << 18
-"""Numbers a task that moments are made of at a time, so that no copy of all rows is needed."""
+_BLOCK = 1 << 20
+"""Numbers of all tasks that moments are made of at a time, so that no copy of all rows is needed."""
+_ROUNDING = 64
+"""Noise below so many units in the last place of what it is the difference of is none."""
 
 
 class Features(TaskGradients):
@@ -35,6 +37,7 @@ class Features(TaskGradients):
         taps: Sequence[Tensor],
         reuse: Tensor | None = None,
         retain: bool = False,
+        samples: bool = False,
     ) -> None:
         """Run the heads' backward passes: one for all tasks that share nothing above the features, one each for others.
 
@@ -44,11 +47,15 @@ class Features(TaskGradients):
             taps: The features.
             reuse: An earlier step's rows, to be overwritten.
             retain: Whether the heads' graph is needed again.
+            samples: Whether `moments` are wanted: then the Gram matrix is a by-product of theirs.
 
         Raises:
             NoPathError: if a loss does not depend on the features.
         """
         self.taps = graph.distinct(taps)
+        self.samples = samples
+        self.hindrance = ""
+        self._inner: Tensor | None = None
         self.rows = empty_rows(len(losses), self.taps, reuse)
         self.heads = [[] for _ in losses]
         known = [head for head in heads if isinstance(head, graph.Branch)]
@@ -122,50 +129,69 @@ class Features(TaskGradients):
             self._parts[task][tap].copy_(gradient)
             self._found[task][tap] = True
 
+    def gram(self) -> Tensor:
+        """G = J Jᵀ of the rows: (K, K), float64."""
+        return as_double(self._products()).sum(0) if self.samples else super().gram()
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """Signal M̂ and noise Ĉ of the batch-mean gradients, summed over samples: (K, K) each, float64.
 
         With rₖ[b] sample b's part of task k's row, zero where the task has no label there, nₖ the number of the others
-        and μₖ = Σ_b rₖ[b] the mean of nₖ gradients nₖrₖ[b], the noise is the sum over the samples that both tasks know
+        and nₖⱼ how many samples both tasks know,
 
-            Ĉₖⱼ = Σ_b ⟨rₖ[b] - μₖ/nₖ, rⱼ[b] - μⱼ/nⱼ⟩ √(nₖnⱼ / ((nₖ - 1)(nⱼ - 1))),   M̂ = μμᵀ - Ĉ.
+            Gₖⱼ = ⟨Σ_b rₖ[b], Σ_b rⱼ[b]⟩,   Qₖⱼ = Σ_b ⟨rₖ[b], rⱼ[b]⟩,   s = nₖⱼ/(nₖnⱼ),
+            Ĉₖⱼ = (Qₖⱼ - sGₖⱼ)/(1 - s),     M̂ₖⱼ = Gₖⱼ - Ĉₖⱼ.
 
-        Both are unbiased if the tasks know the same samples; with others entries off the diagonal of Ĉ are off by a
-        share of about 1/n. A gradient of exactly zero counts as a missing label. NaN in the rows and columns of tasks
-        with fewer than two samples.
+        G has mean M + C, and Q has mean sM + C, so both are unbiased, whichever samples the tasks know. A gradient of
+        exactly zero counts as a missing label. Noise that rounding alone could make is none. NaN in the rows and
+        columns of tasks with fewer than two samples.
 
         Raises:
             ValueError: if the features are not of the same samples, along their first dimension.
         """
+        products = self._products()
+        sums = sum(gram(part.sum(1, dtype=products.dtype).flatten(1)) for part in self._sampled())
+        assert isinstance(sums, Tensor)
+        return self._unbiased(sums, as_double(products).sum(0))
+
+    def _unbiased(self, sums: Tensor, single: Tensor) -> tuple[Tensor, Tensor]:
+        """M̂ and Ĉ from G and Q, see `moments`."""
+        products = self._products()
+        # What is not finite has a gradient.
+        known = (products.diagonal(dim1=1, dim2=2) != 0).to(sums)
+        count = known.sum(0)
+        share = (known.T @ known) / (count[:, None] * count).clamp(min=1)
+        noise = (single - share * sums) / (1 - share)
+        least = _ROUNDING * torch.finfo(products.dtype).eps * single.diagonal()
+        noisy = noise.diagonal() > least
+        noise = torch.where(noisy[:, None] & noisy, noise, 0.0)
+        alone = count < 2
+        noise = noise.masked_fill(alone[:, None] | alone, torch.nan)
+        return sums - noise, noise
+
+    def _sampled(self) -> list[Tensor]:
+        """The rows, by features and samples: (K, B, …) each."""
         sizes = {len(tap) if tap.dim() else 1 for tap in self.taps}
         if len(sizes) > 1:
             raise ValueError(
                 f"the noise between samples needs features whose first dimension is the batch, and they have "
                 f"{' and '.join(map(str, sorted(sizes)))} rows: pass those that have one row a sample"
             )
-        batch = sizes.pop()
-        tasks = len(self.rows)
-        wide = torch.promote_types(self.rows.dtype, torch.float32)
-        parts = [part.view(tasks, batch, -1) for part in self.rows.split([tap.numel() for tap in self.taps], 1)]
-        known = torch.stack([(part.amax(2) > 0) | (part.amin(2) < 0) for part in parts]).any(0)
-        count = known.sum(1).to(wide)
-        share = (known / count.clamp(min=1)[:, None]).unsqueeze(2)
-        means = as_double(self.rows.new_zeros(tasks, tasks, dtype=wide))
-        noise = torch.zeros_like(means)
-        for part in parts:
-            for block in part.split(max(1, _BLOCK // batch), 2):
-                block = block.to(wide)
-                mean = block.sum(1, keepdim=True)
-                means += gram(mean.squeeze(1))
-                noise += gram(torch.addcmul(block, mean, share, value=-1).view(tasks, -1))
-        factor = as_double(torch.where(count > 1, count / (count - 1), torch.nan)).sqrt()
-        noise = noise * factor[:, None] * factor
-        return means - noise, noise
+        parts = self.rows.split([tap.numel() for tap in self.taps], 1)
+        return [part.view(len(self.rows), *sizes, -1) for part in parts]
+
+    def _products(self) -> Tensor:
+        """Inner products of every sample's rows: (B, K, K), in float32 or float64; the rows are read once."""
+        if self._inner is None:
+            self._inner = sum(map(_sample_grams, self._sampled()))  # type: ignore[assignment]
+        assert self._inner is not None
+        return self._inner
 
     def keep(self, tasks: Sequence[int]) -> None:
         """As the base class does, for what each task uses of the features too."""
         super().keep(tasks)
         self._found = [self._found[task] for task in tasks]
+        self._inner = None if self._inner is None else self._inner[:, list(tasks)][:, :, list(tasks)]
 
     def _used(self, row: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The features that any task uses, each with its part of a row."""
@@ -185,8 +211,42 @@ class Features(TaskGradients):
             release(self._held, leaves)
 
 
+def _sample_grams(rows: Tensor) -> Tensor:
+    """Inner products of every sample's rows: (K, B, d) → (B, K, K). Half precision is converted block by block."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    step = max(1, _BLOCK // max(1, len(rows) * rows.shape[2])) if rows.dtype != wide else max(1, rows.shape[1])
+    blocks = [block.to(wide).transpose(0, 1) for block in rows.split(step, 1)]
+    return torch.cat([block @ block.transpose(1, 2) for block in blocks])
+
+
 MANY, SKETCH = 64, 8192
 """Beyond so many tasks the last layer's gradients are projected on so many numbers a task."""
+WIDTH = 32
+"""Where single samples' gradients of a linear layer count, what goes in is brought down to so many numbers."""
+
+
+def sampled(
+    taps: Sequence[Tensor],
+    layer: Sequence[Tensor],
+    products: Callable[[Sequence[Tensor], Sequence[Tensor]], list[Product]] = products,
+) -> tuple[list[Linear], str]:
+    """The linear layers that single samples' gradients can be had of, or why they can't.
+
+    A normalisation or a scale behind a matrix is left out.
+
+    Args:
+        taps: The features.
+        layer: The parameters of the trunk's last layer.
+        products: What finds the layers.
+    """
+    known = [found for found in products(taps, layer) if isinstance(found, Linear) and found.weight is not None]
+    held = {id(parameter) for found in known for parameter in found.parameters()}
+    if not known or any(parameter.dim() >= 2 and id(parameter) not in held for parameter in layer):
+        return [], "the trunk's last layer is not a linear one that is used once"
+    sizes = {len(tap) if tap.dim() else 1 for tap in taps} | {found.shape()[0] for found in known}
+    if len(sizes) > 1:
+        return [], "the trunk's last layer has several rows a sample"
+    return known, ""
 
 
 class LastLayer(Features):
@@ -200,6 +260,12 @@ class LastLayer(Features):
     what went in, for all tasks at once, with the weights' gradients formed or not, whichever is less work. Beyond 64
     tasks the gradients are first brought down to 8,192 numbers each, by random signs that are the same in every step:
     cosines between tasks are then off by 0.01 or less in the mean, less than the last layer is from the whole trunk.
+
+    Where the gradients of single samples are wanted too, inner products are those of a linear layer's weight, which has
+    ⟨δₖ[b], δⱼ[b]⟩⟨a[b], a[b]⟩ for sample b. Of inputs a with 64 numbers or more it takes 32, by random signs that are
+    the same in every step, in the Gram matrix and in the moments alike: so noise stays a covariance, and what the
+    projection does to all tasks' sizes together does not matter. Behind other layers, and where a sample has several
+    rows, Gram matrix and moments are those at the features, and `hindrance` says why.
     """
 
     def __init__(
@@ -210,6 +276,7 @@ class LastLayer(Features):
         layer: Sequence[Tensor],
         reuse: Tensor | None = None,
         *,
+        samples: bool = False,
         products: Callable[[Sequence[Tensor], Sequence[Tensor]], list[Product]] = products,
     ) -> None:
         """As `Features`.
@@ -220,10 +287,18 @@ class LastLayer(Features):
             taps: The features.
             layer: The last layer's parameters, see `motet.routes.graph.last_layer`.
             reuse: An earlier step's rows, to be overwritten.
+            samples: Whether `moments` are wanted.
             products: What finds the layers that need no backward pass of their own.
         """
-        super().__init__(losses, heads, taps, reuse)
+        super().__init__(losses, heads, taps, reuse, samples=samples)
         tasks = len(losses)
+        self._gram: Tensor | None = None
+        self._single: Tensor | None = None
+        if samples:
+            linear, self.hindrance = sampled(self.taps, layer, products)
+            if linear:
+                self._look_at_samples(linear)
+            return
         sketch = SKETCH if tasks > MANY else None
         known = [found for found in products(self.taps, layer) if found.unfolds(tasks)]
         covered = {id(parameter) for found in known for parameter in found.parameters()}
@@ -241,9 +316,48 @@ class LastLayer(Features):
             for total, gradient in zip(sums, gradients, strict=False):
                 total.put(task, gradient)
             fill(rows[task], rest, gradients[len(known) :])
-        self._gram = gram(rows)
+        whole = gram(rows)
         for total in sums:
-            self._gram = self._gram + total.gram()
+            whole = whole + total.gram()
+        self._gram = whole
+
+    def _look_at_samples(self, layers: Sequence[Linear]) -> None:
+        """The products of all samples' gradients of the layers, summed before and after."""
+        tasks = len(self.rows)
+        pattern = self._pattern(layers[0]) if len(layers) == 1 else None
+        if pattern is not None:
+            cotangents = [self.rows.view(tasks, *pattern.shape)]
+        else:
+            edges = [GradientEdge(layer.node, 0) for layer in layers]
+            cotangents = [self.rows.new_zeros(tasks, *layer.shape()[::2]) for layer in layers]
+            for task in range(tasks):
+                there, given = self._used(self.rows[task])
+                found = torch.autograd.grad(there, edges, given, retain_graph=True, allow_unused=True)
+                for whole, part in zip(cotangents, found, strict=True):
+                    if part is not None:
+                        whole[task] = part
+        self._gram = self._single = as_double(self.rows.new_zeros(tasks, tasks))
+        for layer, whole in zip(layers, cotangents, strict=True):
+            sums, single = self._layer_products(layer, whole, pattern)
+            self._gram, self._single = self._gram + sums, self._single + single
+
+    @staticmethod
+    def _layer_products(layer: Linear, cotangents: Tensor, pattern: Tensor | None) -> tuple[Tensor, Tensor]:
+        """G and Q of one layer, block by block of samples: (K, B, out) times the pattern → (K, K) each."""
+        inputs = layer.entering(WIDTH)
+        tasks, batch, outputs = cotangents.shape
+        total = inputs.new_zeros(tasks, len(inputs), outputs)
+        single = as_double(inputs.new_zeros(tasks, tasks))
+        step = max(min(64, batch), _BLOCK // max(1, tasks * outputs))
+        for start in range(0, batch, step):
+            here = slice(start, start + step)
+            block = cotangents[:, here].to(inputs)
+            if pattern is not None:
+                block = block * pattern[here]
+            total += inputs[:, here] @ block
+            sizes = as_double(inputs[:, here]).square().sum(0)
+            single += (as_double(_sample_grams(block)) * sizes[:, None, None]).sum(0)
+        return gram(total.flatten(1)), single
 
     def _pattern(self, layer: Product) -> Tensor | None:
         """m: (N, out), where what comes back to a layer is rₖ[b, o] m[bp, o], with rₖ the task's row: (B, out).
@@ -259,7 +373,7 @@ class LastLayer(Features):
         if tap.shape[:2] != (batch, outputs) or not count or count % batch:
             return None
         generator = torch.Generator().manual_seed(0)
-        numbers = torch.randn(batch, outputs, generator=generator, dtype=torch.float64).to(tap)
+        numbers = (torch.rand(batch, outputs, generator=generator) + 0.5).to(tap)  # A third of the time of normal ones.
         edge = GradientEdge(layer.node, 0)
         found: list[Tensor | None] = [
             torch.autograd.grad(tap, edge, cotangent.view(tap.shape), retain_graph=True, allow_unused=True)[0]
@@ -274,10 +388,17 @@ class LastLayer(Features):
 
     def gram(self) -> Tensor:
         """G of the last layer's gradients: (K, K), float64."""
-        return self._gram
+        return super().gram() if self._gram is None else self._gram
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Signal and noise of the last layer's gradients, or at the features where there is a `hindrance`."""
+        if self._gram is None or self._single is None:
+            return super().moments()
+        return self._unbiased(self._gram, self._single)
 
     def keep(self, tasks: Sequence[int]) -> None:
         """As the base class does, for the last layer's Gram matrix too."""
         super().keep(tasks)
         kept = list(tasks)
-        self._gram = self._gram[kept][:, kept]
+        self._gram = None if self._gram is None else self._gram[kept][:, kept]
+        self._single = None if self._single is None else self._single[kept][:, kept]

@@ -275,6 +275,13 @@ class Linear(Product):
         """Δ: (N, out), A: (N, in)."""
         return cotangent, self.inputs
 
+    def entering(self, width: int) -> Tensor:
+        """What went in, by random signs in that many numbers where it has twice as many, and 1 for a bias: (in, N)."""
+        short = self.sketched(width * self.shape()[2])
+        inputs = self.inputs if short is None else short
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32)).T
+        return inputs if self.bias is None else torch.cat([inputs, inputs.new_ones(1, inputs.shape[1])])
+
     def pair(self, rows: Sequence[Tensor], owners: int) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """The rows are those of the product."""
         return None if self.turned else (rows[0], rows[1])

@@ -62,11 +62,17 @@ def minimise_above_floor(matrix: Tensor, floor: float, row: Tensor | None = None
 def _solve(system: Tensor, floor: float, active: Tensor) -> tuple[Tensor, bool]:
     """Weights and prices where the active ones solve their equations and the others are the floor, or zero."""
     count = len(system) - 2
-    values = torch.where(active, 0.0, floor).to(system)
+    values = system.new_full((count + 2,), floor).masked_fill(active, 0.0)
     values[count], values[count + 1] = count, 0.0
     identity = torch.eye(count + 2, dtype=system.dtype, device=system.device)
-    solved, info = torch.linalg.solve_ex(torch.where(active[:, None], system, identity), values)
-    return solved, not info > 0
+    system = torch.where(active[:, None], system, identity)
+    factors, pivots, info = torch.linalg.lu_factor_ex(system)
+    if info > 0:
+        return system.new_ones(count + 2), False
+    solved = torch.linalg.lu_solve(factors, pivots, values[:, None])
+    # Once more for what is left over: prices may be so large that the sum of the weights would be off.
+    solved = solved + torch.linalg.lu_solve(factors, pivots, values[:, None] - system @ solved)
+    return solved.squeeze(1), True
 
 
 def _exchange(system: Tensor, floor: float, has_row: bool) -> tuple[Tensor, bool]:

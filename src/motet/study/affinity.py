@@ -38,6 +38,7 @@ from motet.loop import Loop
 from motet.losses import task_loss
 from motet.losses.masked import labelled
 from motet.problems.base import Data, Problem, Split
+from motet.problems.views import Inputs
 from motet.study.measured import HIGH, LOW, Groups, Measured, Pair, Snapshot, Sure, is_clear
 from motet.study.measuring import Estimator, Floats, Measuring, Probe, View
 from motet.study.threads import single_thread
@@ -93,7 +94,7 @@ class _Rows:
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, dict[str, Tensor]]]:
         for rows in torch.randperm(len(self.split), generator=self.generator).split(self.size):
             yield self.split.inputs[rows], {task: values[rows] for task, values in self.split.targets.items()}
 
@@ -110,7 +111,7 @@ def of_problem(problem: Problem, seed: int, named: str | None = None) -> Source:
     model = problem.model(data, seed)
     training = problem.training
 
-    def losses(batch: tuple[Tensor, dict[str, Tensor]]) -> dict[str, Tensor | None]:
+    def losses(batch: tuple[Inputs, dict[str, Tensor]]) -> dict[str, Tensor | None]:
         outputs = model(batch[0])[1]
         return {task.name: task_loss(task, outputs[task.name], batch[1][task.name]) for task in data.tasks}
 

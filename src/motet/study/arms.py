@@ -1,4 +1,4 @@
-"""What an arm of a study is, and how arms and seeds are written: ``muon+ema+fair-grad:alpha=1@exact``."""
+"""What an arm of a study is, and how arms and seeds are written: ``muon+mmoe+ema+fair-grad:alpha=1@exact``."""
 
 import difflib
 import re
@@ -13,8 +13,13 @@ from torch.optim import Optimizer
 
 from motet import methods, routes
 from motet.balancer import Balancer
+from motet.problems.base import Data, Problem, Training
+from motet.study import architectures
+from motet.study.architectures import HARD, Architecture, is_architecture, read_architecture
+from motet.study.networks import Network
 from motet.study.optimizers import OPTIONS, PLAIN, Chosen, is_name, read_optimizer
 from motet.study.plans import Grouped, Plan, Repeats, read_grouped, read_repeats
+from motet.study.prefixes import refuse_unknown
 from motet.study.results import GROUPS, SINGLE, SUM, Run
 from motet.study.steppers import BalancedSteps, GroupedSteps, RepeatedSteps, Stepper
 from motet.study.written import canonical, read_option, read_options, write, write_options
@@ -38,6 +43,7 @@ class Arm:
         wrappers: What the method is put into, outermost first, as (name, value) pairs.
         plan: How it updates more than once a batch, or trains longer; None for one update by the method.
         optimizer: What makes steps of its gradients.
+        architecture: What is trained.
     """
 
     label: str
@@ -47,6 +53,7 @@ class Arm:
     wrappers: tuple[tuple[str, Any], ...] = ()
     plan: Plan | None = None
     optimizer: Chosen = PLAIN
+    architecture: Architecture = HARD
 
     @property
     def follows(self) -> bool:
@@ -71,6 +78,30 @@ class Arm:
         try:
             if self.plan is not None:
                 self.plan.check(tasks)
+        except ValueError as error:
+            raise ValueError(f"arm {self.label!r}: {error}") from None
+
+    def model(self, problem: Problem, data: Data, seed: int, training: Training) -> Network:
+        """A fresh model; arms of one seed start alike in the parts that they have in common.
+
+        Raises:
+            ValueError: that names the arm, if its architecture can't be made for this problem.
+        """
+        try:
+            return self.architecture.model(problem, data, seed, training)
+        except ValueError as error:
+            raise ValueError(f"arm {self.label!r}: {error}") from None
+
+    def check_model(self, problem: Problem, data: Data, training: Training) -> None:
+        """Whether its architecture and optimizer fit this problem.
+
+        Raises:
+            ValueError: that names the arm.
+        """
+        if self.architecture == HARD:
+            return
+        try:
+            self.architecture.check(problem, data, training)
         except ValueError as error:
             raise ValueError(f"arm {self.label!r}: {error}") from None
 
@@ -108,10 +139,11 @@ _WRAPPER_DEFAULTS: dict[str, Any] = {"ema": 0.9, "log": None, "every": 10, "pref
 
 
 def parse(text: str) -> Arm:
-    """Read ``[OPTIMIZER[(option=value,…)]+][WRAPPER[=value]+…]METHOD[:option=value,…][@route]``.
+    """Read ``[OPTIMIZER[(option=value,…)]+][ARCHITECTURE[(option=value,…)]+][WRAPPER[=value]+…]METHOD…``.
 
-    ``stl`` is one model a task, which all arms are compared with: it always has plain AdamW. The optimizers are those
-    of `motet.study.optimizers.OPTIONS`.
+    METHOD is ``METHOD[:option=value,…][@route]``. ``stl`` is one model a task, which all arms are compared with: it
+    always has plain AdamW and the problem's own trunk. The optimizers are those of `motet.study.optimizers.OPTIONS`,
+    the architectures those of `motet.study.architectures.OPTIONS`; the two may stand in any order.
 
     ``groups[:option=value,…]`` updates group by group, with the options of `motet.GroupedUpdates`; its controls are
     ``groups:random=3``, ``groups:fixed=[[0,1],[2]]`` with task numbers from 0, ``sum:steps=3`` (so many updates on
@@ -131,9 +163,19 @@ def parse(text: str) -> Arm:
     ('fair-grad', 'cagrad:c=1', 'ema=0.9+log+mgda')
     >>> parse("AdamW(beta=0.9)+sum").label, parse("APT-Muon(rule=A4,preserve=.10)+sum").label
     ('sum', 'apt-muon(reference=momentum,preserve=0.1)+sum')
+    >>> parse("MMoE(experts=4)+muon+sum").label, parse("umda(branching=false)+sum").label, parse("hard+sum").label
+    ('muon+mmoe(experts=4)+sum', 'umda(branching=False)+sum', 'sum')
     """
     optimizer, spec = read_optimizer(text)
+    late = spec == text
+    architecture, spec = read_architecture(text, spec)
+    if late and spec != text:
+        optimizer, spec = read_optimizer(text, spec)
+    refuse_unknown(text, spec, {"optimizer": OPTIONS, "architecture": architectures.OPTIONS})
     arm = _parse(text, spec, exact=optimizer.wants_tasks)
+    if architecture != HARD:
+        _check_architecture(text, arm, architecture)
+        arm = replace(arm, label=architecture.label + arm.label, architecture=architecture)
     if optimizer == PLAIN:
         return arm
     _check_optimizer(text, arm, optimizer)
@@ -199,8 +241,13 @@ def _check_optimizer(text: str, arm: Arm, optimizer: Chosen) -> None:
         )
     elif arm.follows:
         why = "with another optimizer a control takes a number, as in sum:steps=3, sum:epochs=3 or groups:random=3"
-    elif optimizer.name == "ada-task" and arm.label != SUM:
-        why = f"ada-task takes the tasks' own gradients, whatever a method makes of them: write {optimizer.label}{SUM}"
+    elif optimizer.name == "ada-task" and arm.label != arm.architecture.label + SUM:
+        why = (
+            "ada-task takes the tasks' own gradients, whatever a method makes of them: write "
+            f"{optimizer.label}{arm.architecture.label}{SUM}"
+        )
+    elif optimizer.name == "ada-task" and arm.architecture.penalised:
+        why = f"ada-task takes tasks' gradients alone, and the penalties of {arm.architecture.name} are no task's"
     elif (
         optimizer.wants_tasks
         and arm.plan is not None
@@ -209,6 +256,26 @@ def _check_optimizer(text: str, arm: Arm, optimizer: Chosen) -> None:
         why = (
             "with several updates a batch no task's gradient is handed to the optimizer: leave preserve out, or take "
             "variant=L3 or variant=L4, which need none"
+        )
+    if why:
+        raise ValueError(f"arm {text!r}: {why}")
+
+
+def _check_architecture(text: str, arm: Arm, architecture: Architecture) -> None:
+    """Refuse what can't be trained with this architecture."""
+    why = ""
+    if arm.method is None:
+        why = (
+            f"{SINGLE} is what all arms are compared with, and always has the problem's own trunk. To see the "
+            f"architecture's own gain, compare {architecture.label}{SUM} with {SUM}"
+        )
+    elif arm.follows:
+        why = "with another architecture a control takes a number, as in sum:steps=3, sum:epochs=3 or groups:random=3"
+    elif architecture.penalised and isinstance(arm.plan, Grouped):
+        off = "penalties=false" if architecture.name == "umda" else "entropy=0"
+        why = (
+            f"{architecture.name} adds penalties to the losses, which are no task's, so that no group's update could "
+            f"have them: write {architecture.name}({off})"
         )
     if why:
         raise ValueError(f"arm {text!r}: {why}")
@@ -250,11 +317,14 @@ def _is_whole(value: object) -> bool:
 
 def _wrapper(text: str, part: str) -> tuple[str, Any]:
     name, equals, _value = part.strip().lower().partition("=")
-    if is_name(name.partition("(")[0]):
-        raise ValueError(f"arm {text!r}: an optimizer stands before all wrappers: move {part.strip()!r} to the front")
+    bare = name.partition("(")[0]
+    if is_name(bare) or is_architecture(bare):
+        kind = "an optimizer" if is_name(bare) else "an architecture"
+        raise ValueError(f"arm {text!r}: {kind} stands before all wrappers: move {part.strip()!r} to the front")
     if name not in _WRAPPERS:
-        near = difflib.get_close_matches(name.partition("(")[0], [*_WRAPPERS, *OPTIONS], n=1)
-        both = f"there are {', '.join(_WRAPPERS)}, and the optimizers {', '.join(OPTIONS)}"
+        near = difflib.get_close_matches(bare, [*_WRAPPERS, *OPTIONS, *architectures.OPTIONS], n=1)
+        both = f"there are {', '.join(_WRAPPERS)}, the optimizers {', '.join(OPTIONS)}, and the architectures "
+        both += ", ".join(architectures.OPTIONS)
         hint = f"did you mean {near[0]!r}?" if near else both
         raise ValueError(f"arm {text!r}: there is no wrapper {name!r}: {hint}")
     default = _WRAPPER_DEFAULTS[name]

@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,16 +16,18 @@ from rich.text import Text
 
 from motet.methods.registry import Entry
 from motet.problems.base import Problem
+from motet.study import architectures
 from motet.study.optimizers import OPTIONS
 
-_TWO = "two batches"
+_TWO, _SAMPLES = "two batches", "single samples"
 _KINDS = {
     "Weights from the losses: one backward pass, as the plain sum": ("losses", "extra-forward"),
     "Weights from the Gram matrix of the tasks' gradients, on any route": ("gram",),
     "Weights from the Gram matrix of two batches, on the exact route": (_TWO,),
+    "Weights from the noise between samples, at the last layer or the features": (_SAMPLES,),
     "Directions from the gradients themselves, on the exact route or at the features": ("jacobian",),
 }
-"""Headings and what is under them: costs, or methods that need a second batch."""
+"""Headings and what is under them: costs, or methods that need a second batch or look at single samples."""
 _WRAPPERS = (
     ("ema=0.9+METHOD", "averages the method's weights over the steps", "EMA"),
     ("log+METHOD", "gives the method log-losses, so that no task's unit of measurement matters", "LogLosses"),
@@ -66,6 +68,11 @@ _MIXED = (
     "adamw(beta=…)+fair-grad with the best fixed beta, to tell the two apart. Arms of groups take a prefix too; those "
     "that follow the arm groups need a number then, and the comparison of groups with their controls is of arms "
     "without a prefix."
+)
+_MODELS = "Models before an arm, behind an optimizer, as in mmoe(experts=4)+sum or muon+umda+fair-grad"
+_OTHER_MODELS = (
+    "Experts and columns are the problem's trunk several times over: compare at equal size, as with hard(width=…)+sum. "
+    "UMDA takes views and bags as the problem has them, and adds its penalties to the losses. stl is always plain."
 )
 _LEGEND = (
     (
@@ -124,6 +131,10 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
         about = Text(f"{does} [{cls}] ").append(_choices(name_of), style="cyan")
         console.print(_hanging(Text(f"{name_of + '+…':<13}", style="bold"), about, console.width))
     console.print(Text(_MIXED))
+    console.print(Text(f"\n{_MODELS}", style="bold"))
+    models = [f"{model}({_choices(model, architectures.OPTIONS)})" for model in architectures.OPTIONS]
+    console.print(Text(", ".join(models), style="cyan"))
+    console.print(Text(_OTHER_MODELS))
     console.print()
     for term, meaning in _LEGEND:
         console.print(_hanging(Text(f"{term:<10}"), Text(meaning), console.width))
@@ -132,8 +143,12 @@ def methods(console: Console, entries: Sequence[Entry]) -> None:
 
 def _by_kind(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     for heading, kinds in _KINDS.items():
-        if found := [entry for entry in entries if (_TWO if entry.cls.two_samples else entry.cost) in kinds]:
+        if found := [entry for entry in entries if _kind(entry) in kinds]:
             yield heading, found
+
+
+def _kind(entry: Entry) -> str:
+    return _TWO if entry.cls.two_samples else _SAMPLES if entry.cls.samples else entry.cost
 
 
 def _hanging(head: Text, rest: Text, width: int) -> Table:
@@ -215,9 +230,9 @@ def _verdict(entry: Entry) -> str:
     )
 
 
-def _choices(optimizer: str) -> str:
-    """The options of an optimizer with their defaults, as an arm has them."""
-    given = OPTIONS[optimizer].items()
+def _choices(name: str, options: Mapping[str, Mapping[str, Any]] = OPTIONS) -> str:
+    """The options of an optimizer or a model with their defaults, as an arm has them."""
+    given = options[name].items()
     return ", ".join(option if value is None else f"{option}={value}" for option, value in given)
 
 

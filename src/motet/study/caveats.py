@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from motet.study.architectures import HARD, architecture_of
 from motet.study.optimizers import PLAIN, optimizer_of
 from motet.study.results import SINGLE, SUM, Run
 
+ALIKE = 0.1
+"""Share of the plain sum's parameters by which another arm's may differ without a word."""
 _KINDS = {
     "broke down": "Training broke down in {where}: a loss or gradient was not finite.",
     "unconverged": "The method's solver stopped at its iteration limit in {where}.",
@@ -86,6 +89,45 @@ def of_optimizers(arms: Sequence[str]) -> list[str]:
             "Muon may do better than it looks here: try others, as in muon(lr=0.01)+sum, from ×0.3 to ×10."
         )
     return said
+
+
+def of_architectures(runs: Sequence[Run]) -> list[str]:
+    """That some arms' changes hold the gain of another model, of its size, and of its penalties."""
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    chosen = {arm: architecture_of(arm) for arm in arms}
+    other = [arm for arm, found in chosen.items() if found != HARD]
+    if not other:
+        return []
+    wanted = dict.fromkeys(f"{optimizer_of(arm).label}{chosen[arm].label}{SUM}" for arm in other)
+    lacking = [label for label in wanted if label not in arms]
+    more = f" Not in this study: {_listed(lacking)}." if lacking else ""
+    said = [
+        f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another model than {SINGLE} and {SUM}, so a change "
+        "against these is the model's own gain and the method's together: hold each against the plain sum with the "
+        f"same model.{more}"
+    ]
+    if sizes := _sizes(runs, other):
+        said.append(
+            f"Parameters differ from the {sizes[0]} of {SUM}: {_listed(sizes[1])}. Part of a difference may be the "
+            "size's: compare at equal size, as with mmoe(width=…)+sum or hard(width=…)+sum."
+        )
+    if penalised := [arm for arm in other if chosen[arm].penalised]:
+        how = "minimises" if len(penalised) == 1 else "minimise"
+        said.append(
+            f"{_listed(penalised)} {how} penalties of the model beside the tasks' losses, with fixed coefficients and "
+            "warm-up. They enter no method's weights, but the step length and the momentum's figures."
+        )
+    return said
+
+
+def _sizes(runs: Sequence[Run], arms: Sequence[str]) -> tuple[str, list[str]] | None:
+    """The plain sum's number of parameters, and in words how far the arms' are from it; None where none is far."""
+    known = {run.arm: run.cost.parameters for run in runs}
+    if not known.get(SUM):
+        return None
+    ratios = {arm: known[arm] / known[SUM] for arm in arms}
+    far = [f"{arm} has {ratio:.2g} times as many" for arm, ratio in ratios.items() if abs(ratio - 1) > ALIKE]
+    return (f"{known[SUM]:,}".replace(",", "\u202f"), far) if far else None
 
 
 def with_own_rate(arms: Sequence[str]) -> list[str]:

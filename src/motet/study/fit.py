@@ -14,15 +14,18 @@ from motet.linalg import cosines
 from motet.losses import task_loss
 from motet.metrics import METRICS
 from motet.problems.base import Data, Model, Split, Task, Training
+from motet.problems.views import Inputs
 from motet.routes import Exact
 from motet.step import NonFiniteError
 from motet.study.arms import Arm
 from motet.study.choice import score
 from motet.study.memory import peak_memory
 from motet.study.momentum import Watch
+from motet.study.networks import Network, shared_of
 from motet.study.pairing import listed
-from motet.study.results import SINGLE, SUM, Cosines, Epoch, Notice, Run, RunCost, Weights
-from motet.study.steppers import Batch
+from motet.study.results import SINGLE, SUM, Cosines, Epoch, Notice, Run, RunCost, Shown, Weights
+from motet.study.shown import show
+from motet.study.steppers import Batch, Features
 
 _PROBE_BATCHES = 4
 _STREAM = 300  # Rows that a stream of weights is thinned to.
@@ -46,7 +49,7 @@ def _key(seed: int, epoch: int, step: int = 0) -> int:
 class Fit:
     """The training of one model, with its bookkeeping beside it; see `motet.study.training.train`."""
 
-    model: Model
+    model: Network
     data: Data
     tasks: tuple[Task, ...]
     arm: Arm
@@ -72,6 +75,8 @@ class Fit:
         optimizer = self._optimizer()
         self.stepper = self.arm.stepper(names, self.seed, self.model, optimizer)
         self.watch = self._watch(optimizer)
+        self._penalty: Tensor | None = None
+        self._done = 0
         best, best_epoch, best_state = -math.inf, 0, _copy(self.model)
         early = max(1, round(0.1 * self.training.epochs))
         for epoch in range(1, self.training.epochs + 1):
@@ -112,6 +117,7 @@ class Fit:
             warnings=self.warnings,
             groups=self.stepper.groups(),
             momentum=self.watch.found(),
+            shown=self._show() if best_epoch else None,
         )
         return Trained(run, best_state, predictions)
 
@@ -121,8 +127,12 @@ class Fit:
         except ValueError as error:
             raise ValueError(f"arm {self.arm.label!r}: {error}") from None
 
+    @property
+    def _batches_an_epoch(self) -> int:
+        return math.ceil(len(self.data.train) / self.training.batch_size)
+
     def _watch(self, optimizer: Optimizer) -> Watch:
-        batches = math.ceil(len(self.data.train) / self.training.batch_size)
+        batches = self._batches_an_epoch
         trunk = self._trunk() if len(self.tasks) > 1 else []
         return Watch(optimizer, trunk, batches * self.training.epochs, batches * self.training.patience)
 
@@ -131,7 +141,7 @@ class Fit:
         if not self.curve and not isinstance(error, NonFiniteError):
             raise ValueError(f"arm {self.arm.label!r}, seed {self.seed}: {error}") from error
         cause = str(error)
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, NonFiniteError) and error.tasks:
             # The error's own text advises an option of the Balancer, which a study does not have.
             who = listed("task", [repr(task) for task in error.tasks])
             several = len(error.tasks) > 1
@@ -153,6 +163,14 @@ class Fit:
             good = [task.metric in ("accuracy", "auroc") for task in self.tasks]
             found = [validation[t.name] if ok else math.nan for t, ok in zip(self.tasks, good, strict=True)]
             report(found)
+
+    def _show(self) -> Shown | None:
+        """What the architecture has to show of the test split, after training."""
+        if isinstance(self.model, Model):
+            return None
+        self.model.eval()
+        with torch.no_grad():
+            return show(self.model, self.data.test.inputs, self.seed)
 
     def _notice(self, best_epoch: int) -> None:
         missing = [task.name for task in self.tasks if task.metric not in ("accuracy", "auroc")]
@@ -186,7 +204,7 @@ class Fit:
                 seen[task].append(float(loss.detach()))
         return {task: statistics.fmean(losses) if losses else float("nan") for task, losses in seen.items()}
 
-    def _timed_step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    def _timed_step(self, epoch: int, step: int, inputs: Inputs, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
         if self.peak is None:  # The very first step allocates everything that later ones reuse.
             losses, self.peak = peak_memory(lambda: self._step(epoch, step, inputs, targets), str(inputs.device))
             return losses
@@ -198,7 +216,7 @@ class Fit:
         self.times.append(seconds)
         return losses
 
-    def _step(self, epoch: int, step: int, inputs: Tensor, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    def _step(self, epoch: int, step: int, inputs: Inputs, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
         def seed() -> None:
             torch.manual_seed(_key(self.seed, epoch, step))
 
@@ -208,13 +226,14 @@ class Fit:
             rows = torch.randint(len(self.data.train), (len(inputs),), generator=generator)
             return self._losses(*self._take(self.data.train, rows))[1]
 
-        def forward() -> tuple[Tensor, dict[str, Tensor | None]]:
+        def forward() -> tuple[Features, dict[str, Tensor | None]]:
             features, losses = self._losses(inputs, targets)
             self.watch.look(losses)
             return features, losses
 
         seed()
-        done = self.stepper.step(Batch(forward, second, seed))
+        done = self.stepper.step(Batch(forward, second, seed, lambda: self._penalty))
+        self._done += 1
         self.forwards.append(done.forwards)
         self.backwards.append(done.backwards)
         self.updates += done.updates
@@ -224,17 +243,26 @@ class Fit:
             self.stream.append(Weights(len(self.times), weights))
         return done.losses
 
-    def _losses(self, inputs: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | None]]:
-        features, outputs = self.model(inputs)
+    def _losses(self, inputs: Inputs, targets: dict[str, Tensor]) -> tuple[Features, dict[str, Tensor | None]]:
+        """Features and losses; what the architecture adds to them, in this step, is kept aside."""
+        features: Features
+        outputs: dict[str, Tensor]
+        if isinstance(self.model, Model):
+            features, outputs = self.model(inputs)
+        else:
+            outputs, info = self.model.explain(inputs)
+            features = info["features"]
+            total = self._batches_an_epoch * self.training.epochs
+            self._penalty = self.arm.architecture.penalty(self.model, info, self._done, total)
         return features, {task.name: task_loss(task, outputs[task.name], targets[task.name]) for task in self.tasks}
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[Inputs, dict[str, Tensor]]]:
         generator = torch.Generator().manual_seed(_key(self.seed, epoch))
         order = torch.randperm(len(self.data.train), generator=generator)
         for rows in order.split(self.training.batch_size):
             yield self._take(self.data.train, rows)
 
-    def _take(self, split: Split, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _take(self, split: Split, rows: Tensor) -> tuple[Inputs, dict[str, Tensor]]:
         return split.inputs[rows], {task.name: split.targets[task.name][rows] for task in self.tasks}
 
     def _metrics(self, split: Split) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -247,14 +275,15 @@ class Fit:
         return metrics, outputs
 
     def _trunk(self) -> list[Tensor]:
-        return [parameter for parameter in self.model.trunk.parameters() if parameter.requires_grad]
+        return [parameter for parameter in shared_of(self.model) if parameter.requires_grad]
 
-    def _plain_length(self, epoch: int, inputs: Tensor, targets: dict[str, Tensor]) -> float:
-        """Norm of the plain sum's gradient of the trunk on a batch."""
+    def _plain_length(self, epoch: int, inputs: Inputs, targets: dict[str, Tensor]) -> float:
+        """Norm of the plain sum's gradient of the trunk on a batch, penalties and all."""
         torch.manual_seed(_key(self.seed, epoch))
         losses = [loss for loss in self._losses(inputs, targets)[1].values() if loss is not None]
         if not losses:
             return 0.0
+        losses += [] if self._penalty is None else [self._penalty]
         return _norm(torch.autograd.grad(torch.stack(losses).sum(), self._trunk(), allow_unused=True))
 
     def _probe_cosines(self) -> list[list[float]]:

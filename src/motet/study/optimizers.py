@@ -1,8 +1,6 @@
 """Which optimizer an arm trains with, and how it is written: ``muon+sum``, ``apt-adamw(beta_min=0.3,rule=A2)+mgda``."""
 
-import difflib
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,9 @@ from motet.optim.momentum import SMOOTHING
 from motet.optim.per_task import AdaTask
 from motet.optim.preservation import BY_TASKS
 from motet.problems.base import Model, Training
-from motet.study.written import canonical, read_options, write_options
+from motet.study.networks import Network, gates_of, inputs_of, shared_of
+from motet.study.prefixes import find, read_prefix
+from motet.study.written import canonical, write_options
 
 _ADAPTIVE = {"beta_min": 0.5, "rule": "A1", "reference": "previous", "scope": "global", "smoothing": None}
 _PRESERVING = {"preserve": 0.0, "variant": "L2"}
@@ -31,8 +31,6 @@ Muon's momentum, and β_max where it adapts."""
 
 _ELSEWHERE = {"rho": "preserve", "momentum": "beta", "betas": "beta", "beta1": "beta", "learning_rate": "lr"}
 """What options are called elsewhere."""
-
-_PREFIX = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*(?:(\+)(.*))?$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Chosen:
         given = OPTIONS[self.name] | dict(self.options)
         return self.name == "ada-task" or (bool(given.get("preserve")) and given["variant"] in BY_TASKS)
 
-    def make(self, model: Model, training: Training) -> Optimizer:
+    def make(self, model: Network, training: Training) -> Optimizer:
         """A fresh one for a model, with the study's weight decay, and its learning rate unless the arm has its own.
 
         Raises:
@@ -74,12 +72,19 @@ class Chosen:
         if self.name == "ada-task":
             return AdaTask(model.parameters(), lr=lr, betas=(beta, 0.999), weight_decay=decay)
         if self.name == "apt-adamw":
-            # No method changes the heads' gradients, so these neither adapt nor enter the cosine.
-            trunk: dict[str, Any] = {"params": list(model.trunk.parameters())}
-            heads: dict[str, Any] = {"params": list(model.heads.parameters()), "beta_min": None}
+            # No method changes the gradients of heads, and of what else is one task's own, so these neither adapt nor
+            # enter the cosine.
+            shared = shared_of(model)
+            known = set(map(id, shared))
+            rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+            trunk: dict[str, Any] = {"params": shared}
+            heads: dict[str, Any] = {"params": rest, "beta_min": None}
             return APTAdamW([trunk, heads], lr=lr, betas=(beta, 0.999), weight_decay=decay, **given)
         apt = self.name == "apt-muon"
-        optimizer = muon_for(model, lr, heads=model.heads, apt=apt, weight_decay=decay, momentum=beta, **given)
+        heads_of = [model.heads, *gates_of(model)]
+        optimizer = muon_for(
+            model, lr, heads=heads_of, inputs=inputs_of(model), apt=apt, weight_decay=decay, momentum=beta, **given
+        )
         if all(route.optimizer != "muon" for route in optimizer.routes):
             raise ValueError(
                 f"{self.name} has nothing to train in this model: its first layer and its heads go to AdamW, and it "
@@ -94,44 +99,30 @@ PLAIN = Chosen()
 
 def is_name(word: str) -> bool:
     """Whether a word, in any spelling, names an optimizer."""
-    return _key(word) in _NAMES
+    return find(word, OPTIONS) is not None
 
 
-def read_optimizer(text: str) -> tuple[Chosen, str]:
-    """The optimizer of an arm, and what stands behind it.
+def read_optimizer(text: str, spec: str | None = None) -> tuple[Chosen, str]:
+    """The optimizer at the front of an arm, or of the part ``spec`` of it, and what stands behind it.
 
     Raises:
-        ValueError: that names the arm, for an unknown optimizer or option, with the nearest ones, or a refused value.
+        ValueError: that names the arm, for an unknown option, with the nearest ones, or a refused value.
 
     >>> read_optimizer("APT-AdamW(rule=A4)+fair-grad")
     (Chosen(name='apt-adamw', options=(('reference', 'momentum'),)), 'fair-grad')
     """
-    found = _PREFIX.match(text)
-    _check_written(text)
-    if found is None or not (is_name(found[1]) or found[2] is not None):
-        return PLAIN, text
-    if not is_name(found[1]):
-        near = difflib.get_close_matches(found[1].lower(), OPTIONS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIONS)}"
-        raise ValueError(f"arm {text!r}: there is no optimizer {found[1]!r}: {hint}")
-    name = _NAMES[_key(found[1])]
-    if not (found[4] or "").strip():
-        raise ValueError(f"arm {text!r}: {name} is an optimizer: write what it trains behind it, as in {name}+sum")
-    given = read_options(text, found[2] or "")
-    for option in given:
-        if option not in OPTIONS[name]:
-            near = difflib.get_close_matches(option, OPTIONS[name], n=1)
-            if (meant := _ELSEWHERE.get(option)) in OPTIONS[name]:
-                near = [str(meant)]
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIONS[name])}"
-            raise ValueError(f"arm {text!r}: {name} has no option {option!r}: {hint}")
+    spec = text if spec is None else spec
+    found = read_prefix(text, spec, OPTIONS, "an optimizer", _ELSEWHERE)
+    if found is None:
+        return PLAIN, spec
+    name, given, rest = found
     try:
         _check(given)
         chosen = Chosen(name, canonical(_normal(name, given), OPTIONS[name]))
         chosen.make(_trial(), Training())
     except (TypeError, ValueError) as error:
         raise ValueError(f"arm {text!r}: {error}") from None
-    return chosen, found[4].strip()
+    return chosen, rest
 
 
 def optimizer_of(label: str) -> Chosen:
@@ -140,24 +131,6 @@ def optimizer_of(label: str) -> Chosen:
         return read_optimizer(label)[0]
     except ValueError:
         return PLAIN
-
-
-def _check_written(text: str) -> None:
-    """Refuse an optimizer whose options stand in no brackets, or in half of them."""
-    bare = re.match(r"\s*([\w-]+)[:\s]\s*(\w+\s*=[^+()]*?)\s*\+", text)
-    if bare and is_name(bare[1]):
-        right = f"{bare[1]}({bare[2]}){text[bare.end() - 1 :]}"
-        raise ValueError(f"arm {text!r}: an optimizer's options stand in brackets: write {right}")
-    half = re.match(r"\s*([\w-]+)\s*\(([^()+]*)(\+|$)", text)
-    if half and is_name(half[1]):
-        raise ValueError(f"arm {text!r}: the bracket of {half[1]} is not closed: write {half[1]}({half[2]})+METHOD")
-
-
-def _key(word: str) -> str:
-    return re.sub("[-_]", "", word.lower())
-
-
-_NAMES = {_key(name): name for name in OPTIONS}
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -45,7 +45,8 @@ class Compare(Tasks):
     arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
     """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact, or groups[:option=value,...] to update group by
     group, with its controls groups:random, sum:steps=groups and sum:epochs=groups. An optimizer may stand before, as
-    in muon(lr=0.01)+sum. stl (a model a task) and sum are always in."""
+    in muon(lr=0.01)+sum, and another model, as in mmoe(experts=4)+sum or umda+self-guided. stl (a model a task) and sum
+    are always in."""
     seeds: int = DEFAULT_SEEDS
     """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
     out: OpenPath = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from motet.problems.base import Data, Split
+from motet.problems.views import Views
 
 
 def versions() -> dict[str, str]:
@@ -35,5 +36,8 @@ def fingerprint(data: Data) -> str:
 
 
 def _tensors(split: Split) -> Iterator[tuple[str, torch.Tensor]]:
-    yield "inputs", split.inputs
+    if isinstance(split.inputs, Views):
+        yield from ((f"inputs.{name}", tensor) for name, tensor in split.inputs.tensors())
+    else:
+        yield "inputs", split.inputs
     yield from sorted(split.targets.items())

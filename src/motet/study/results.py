@@ -125,6 +125,94 @@ class Groups:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """What each task takes of each expert, the mean over the test split.
+
+    Attributes:
+        name: Of the level, empty where there is one.
+        experts: Names of the columns.
+        mean: (K, E). Rows sum to 1, but for stitches.
+        spread: (K, E), standard deviations over the test rows: 0 where a gate does not look at the inputs.
+    """
+
+    name: str
+    experts: list[str]
+    mean: list[list[float]]
+    spread: list[list[float]]
+
+
+@dataclass(frozen=True)
+class ViewAttention:
+    """How the views of a sample attend to each other, means over heads and the test rows that have the asking view.
+
+    NaN where nothing is known.
+
+    Attributes:
+        views: V names.
+        present: Share of the test rows that have each view.
+        attention: (V, V), row = the asking view.
+        entropy: Of each row over its largest: 0 is one view alone, 1 all present views alike.
+        coherence: Mean cosine of the shared codes of a sample's views.
+        shuffled: The same between views of different samples: what they agree on whatever they show.
+        effective_rank, width: How many directions the shared codes use, and could.
+    """
+
+    views: list[str]
+    present: list[float]
+    attention: list[list[float]]
+    entropy: list[float]
+    coherence: float
+    shuffled: float
+    effective_rank: float
+    width: int
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Who takes what of whom: row k is task k's share of each task's private features, (K, K), and its start."""
+
+    matrix: list[list[float]]
+    prior: list[list[float]]
+    strength: list[float]
+    """What each row is multiplied with."""
+    signed: bool
+
+
+@dataclass(frozen=True)
+class BagAttention:
+    """One bag of the test split, thinned where it is large.
+
+    Attributes:
+        view: Its name.
+        row: Number of the bag in the test split.
+        instances: How many it has.
+        points: (n, 2), where the instances lie.
+        located: Whether these are the first two of the bag's coordinates, and not principal components of features.
+        weights: (n,), the share of the attention.
+        edges: Pairs of places in ``points`` that the graph joins, if there is one.
+    """
+
+    view: str
+    row: int
+    instances: int
+    points: list[list[float]]
+    located: bool
+    weights: list[float]
+    edges: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an architecture tells of itself after training, on the test split."""
+
+    tasks: list[str]
+    gates: list[Gates] = field(default_factory=list)
+    attention: ViewAttention | None = None
+    influence: Influence | None = None
+    bags: list[BagAttention] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something that a reader of the results must know of one run.
 
@@ -159,6 +247,8 @@ class Run:
     groups: Groups | None = None
     momentum: list[Momentum] = field(default_factory=list)
     """A few steps that were measured; none for single-task models, and for optimizers with a momentum a task."""
+    shown: Shown | None = None
+    """What an architecture other than hard sharing tells of itself."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from motet.study.results import Groups, Partition
 _TIMELINE = 300  # Partitions that a timeline is thinned to.
 
 Losses = dict[str, Tensor | None]
+Features = Tensor | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Batch:
         forward: The features, and every task's loss or None.
         second: The losses on another batch of the training split.
         reseed: Puts the random numbers back to where the batch began, for the same dropout masks once more.
+        penalty: What the last forward pass adds to the losses, for no task; None where nothing is.
     """
 
-    forward: Callable[[], tuple[Tensor, Losses]]
+    forward: Callable[[], tuple[Features, Losses]]
     second: Callable[[], Losses]
     reseed: Callable[[], None]
+    penalty: Callable[[], Tensor | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ class BalancedSteps:
         """Forward, combine, update; some methods look at the losses once more."""
         self.optimizer.zero_grad()
         features, losses = batch.forward()
+        penalty = batch.penalty()
+        if penalty is not None:
+            # Before the tasks' gradients, so that no method sees it.
+            _check_penalty(penalty).backward(retain_graph=True)
         second = batch.second() if self.two_samples else None
         done = self.balancer.backward(losses, features=features, validation=second)
         self.optimizer.step()
@@ -123,7 +130,7 @@ class GroupedSteps:
     def step(self, batch: Batch) -> Step:
         """As many forward passes and updates as there are groups."""
 
-        def closure() -> tuple[Losses, Tensor]:
+        def closure() -> tuple[Losses, Features]:
             features, losses = batch.forward()
             return losses, features
 
@@ -184,17 +191,25 @@ class RepeatedSteps:
             self.optimizer.zero_grad()
             with self._replay.passing():
                 losses = _present(batch.forward()[1])
+                penalty = batch.penalty()
             if bad := [task for task, loss in losses.items() if not loss.isfinite()]:
                 raise NonFiniteError("a loss is not finite", bad)
             first = first or {task: loss.detach() for task, loss in losses.items()}
-            if losses:
-                torch.autograd.backward(list(losses.values()))
+            terms = [*losses.values(), *([] if penalty is None else [_check_penalty(penalty)])]
+            if terms:
+                torch.autograd.backward(terms)
             with once_a_batch(self.optimizer, moved):
                 self.optimizer.step()
         return Step(first, self.times, self.times, self.times)
 
     def groups(self) -> None:
         """There are none."""
+
+
+def _check_penalty(penalty: Tensor) -> Tensor:
+    if not penalty.isfinite():
+        raise NonFiniteError("the architecture's penalties are not finite", [])
+    return penalty
 
 
 def _present(losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ from motet.study.training import train
 class Study:
     """Compare ways of training the tasks of one problem together.
 
-    Every arm is trained once a seed. For one seed all arms have the same split, the same initial parameters,
-    the same order of batches and the same dropout masks, so their differences are the arms' own.
+    Every arm is trained once a seed. For one seed all arms have the same split and the same order of batches, and those
+    with one kind of model the same initial parameters and dropout masks, so their differences are the arms' own.
 
     Tables, verdict and report are of *all* runs in the folder, also those of arms and seeds that are not named now:
     leaving out what was tried already would make chance findings look surer than they are.
@@ -114,6 +114,7 @@ class Study:
         description = self._describe()
         for arm in self.arms:
             arm.check([task.name for task in description.tasks])
+            arm.check_model(self.problem, self._load(description.first_seed)[0], self.training)
         with Store(self.folder, description, self.resume) as store:
             self.resume = True  # A second call goes on with what the first one did.
             self._summary = None
@@ -182,6 +183,7 @@ class Study:
                 rule=stored.rule,
                 notes=[
                     *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs))),
+                    *caveats.of_architectures(runs),
                     *caveats.of_seeds(runs, stored.table),
                     *caveats.of_looks(history.read_history(self.folder).looks),
                 ],

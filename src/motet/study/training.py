@@ -23,10 +23,11 @@ def train(
 ) -> Trained:
     """Train an arm.
 
-    The initial parameters, the order of the batches and the dropout masks depend on the seed alone, so they
-    are the same for every arm. The epoch that counts is chosen on validation data, as `motet.study.choice.score`
-    says: of a single-task model the one with the best metric, of a shared model the one with the best Δm on
-    validation against ``reference``, the single-task models' validation metrics of the same seed.
+    The order of the batches depends on the seed alone, and so do the initial parameters and the dropout masks of all
+    arms with one architecture, so they are the same for every arm; other architectures start alike in their heads and
+    their first expert or column, but for UMDA. The epoch that counts is chosen on validation data, as
+    `motet.study.choice.score` says: of a single-task model the one with the best metric, of a shared model the one
+    with the best Δm on validation against ``reference``, the single-task models' validation metrics of the same seed.
 
     A candidate whose training breaks down (a loss or a gradient that is not finite) keeps its best epoch before,
     or has results of NaN where there is none, and a notice says so.
@@ -43,7 +44,7 @@ def train(
         if arm.method is None:
             return _single(problem, data, arm, seed, training, tick)
         assert reference is not None
-        model = problem.model(data, seed, training)
+        model = arm.model(problem, data, seed, training)
         training = replace(training, epochs=arm.longer * training.epochs, patience=arm.longer * training.patience)
         return Fit(model, data, data.tasks, arm, seed, training, reference, tick).finish()
 

@@ -74,7 +74,8 @@ class PLE(Sharing):
             contexts, outputs, shared, gate, hidden, common = level(hidden, common)
             beneath = [*contexts, *outputs, shared]
             gates.append(gate)
-        ends = [*last, shared] if len(self.levels) > 1 else [*contexts, *taps(x), shared]
+        given = [x] if isinstance(x, Tensor) else []  # An input of several tensors is for the experts and the gate.
+        ends = [*last, shared] if len(self.levels) > 1 else [*contexts, *taps(*given), shared]
         info: Info = {"regularisers": {}, "features": taps(*ends), "gates": gates}
         return dict(zip(self.tasks, hidden, strict=True)), info
 

@@ -245,14 +245,19 @@ def times(raw: pd.Series, name: str) -> NDArray[np.generic]:
 
 
 def groups(raw: pd.Series, name: str) -> NDArray[np.int64]:
-    """The group column as codes.
+    """The group column as codes. Names that differ in case or surrounding spaces alone are one group.
 
     Raises:
         ValueError: if a row has no group.
     """
     if raw.isna().any():
         raise ValueError(f"the group column {name!r} is empty in row {_row(raw.isna())}: fill it, or drop those rows")
-    return np.asarray(pd.factorize(raw)[0], dtype=np.int64)
+    return np.asarray(pd.factorize(same_name(raw))[0], dtype=np.int64)
+
+
+def same_name(raw: pd.Series) -> pd.Series:
+    """Names as texts in lower case without surrounding spaces: a patient typed in two ways must not be two patients."""
+    return raw.astype(str).str.strip().str.lower()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
@@ -14,13 +15,17 @@ from motet.problems.table.decimals import decimal_commas, may_have_commas
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def read(path: Path, text: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
     """The table, and notes on how it was read.
 
     A file is Parquet or gzip by its first bytes, whatever it is called; everything else must be CSV in UTF-8
     with a header, separated by commas, semicolons or tabs; with the last two, decimal commas are understood
     (`motet.problems.table.decimals`). Empty cells and pandas' usual marks ("NA",
     "null", "None", "NaN" …) are missing values.
+
+    Args:
+        path: The file.
+        text: Columns of a CSV that are names, whatever they look like: "007" stays "007".
 
     Raises:
         ValueError: if there is no such file or it is not a table.
@@ -35,7 +40,7 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
             raise ValueError(f"{path} is empty")
         if start.startswith(b"PAR1"):
             return _parquet(path), []
-        return _csv(path, start)
+        return _csv(path, start, text)
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
 
@@ -51,7 +56,7 @@ def _parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=table.index.names == [None])
 
 
-def _csv(path: Path, start: bytes) -> tuple[pd.DataFrame, list[str]]:
+def _csv(path: Path, start: bytes, text: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
     zipped = start.startswith(b"\x1f\x8b")
     if not zipped and b"\0" in start:
         kind = "an Excel or zip file" if start.startswith(b"PK") else "a binary file"
@@ -63,7 +68,7 @@ def _csv(path: Path, start: bytes) -> tuple[pd.DataFrame, list[str]]:
         with _open(path, zipped) as file:
             _check_shape(path, file, delimiter)
         with _open(path, zipped) as file:
-            table = pd.read_csv(file, sep=delimiter, low_memory=False)
+            table = pd.read_csv(file, sep=delimiter, low_memory=False, dtype=dict.fromkeys(text, str))
         notes = [] if delimiter == "," else [f"read with {_DELIMITERS[delimiter]} between the columns"]
         if delimiter != "," and may_have_commas(table):
             with _open(path, zipped) as file:
