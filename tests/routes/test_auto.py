@@ -33,7 +33,7 @@ def wish(needs: str = "gram", tasks: int = 40, *, features: bool = True, shared:
         (wish(samples=True, tasks=3), "last-layer"),
         (wish(samples=True, unsampled="convolution"), "features"),
         (wish(samples=True, hindered="compiled"), "features"),
-        (wish(samples=True, budget=1.1), "features"),
+        (wish(samples=True, budget=1.04), "features"),
         (wish(assignment=True), "disjoint"),
         (wish(assignment=True, single=True), "exact"),
         (wish(single=True), "exact"),

@@ -45,21 +45,22 @@ class SelfGuided(SampleMethod):
         leaves the direction, once all averages know it.
 
     Cost:
-        One product of K rows of the features' size, and at most a dozen solves of K + 2 equations; 3·K² numbers of
-        state. One backward pass of the trunk.
+        One look at K rows of the features' size for the products between tasks, about 33 multiply-adds a number for the
+        last layer's, and a few solves of K + 2 equations; 3·K² numbers of state. One backward pass of the trunk.
 
     Note:
         Reconstruction: the paper's equations are not public, only that gradient magnitudes adjust task-specific
         learning rates and that weighted gradients are combined to reduce variance. All formulas here and all
         defaults are ours; `learning_rates` is the first mechanism, the weights are the second.
 
-        The moments are those at the features, so the bounds hold for the trunk as far as its Jacobian is alike over
-        the samples, and for estimates about. An untrained network is far from that: there noise can be several
-        times that of uniform weights (``benchmarks/self_guided.py``), which is what the warm-up is for. Samples
-        must not be coupled: use LayerNorm, not BatchNorm. The newest batch is part of the averages, so its weights
-        are not independent of its gradients. A task without a known, non-zero gradient keeps its averages. From a
-        Gram matrix alone noise is taken as none: `weights` is exact for "magnitude", and uniform for the other
-        modes.
+        The moments are those of the trunk's last layer where it is linear with one row a sample, else those at the
+        features, so the bounds hold for the trunk as far as the layers below are alike over the samples, and for
+        estimates about. On the features route noise was up to four times that of uniform weights in an untrained
+        network, which the last layer's moments were not (``benchmarks/self_guided.py``). In the warm-up the averages
+        settle; whether it helps training is not measured. Samples must not be coupled: use LayerNorm, not BatchNorm.
+        The newest batch is part of the averages, so its weights are not independent of its gradients. A task without
+        a known, non-zero gradient keeps its averages. From a Gram matrix alone noise is taken as none: `weights` is
+        exact for "magnitude", and uniform for the other modes.
 
         With bounded weights that are constant within a step, SGD's usual bound holds for Σ wₖLₖ, plus a term for how
         fast the weights drift; nothing is claimed of the unweighted sum's stationary points.

@@ -13,7 +13,7 @@ from motet.routes.base import NoPathError, TaskGradients, empty_rows, fill
 from motet.routes.layers import Linear, Product, products
 from motet.routes.release import release
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 22
 """Numbers of all tasks that moments are made of at a time, so that no copy of all rows is needed."""
 _ROUNDING = 64
 """Noise below so many units in the last place of what it is the difference of is none."""
@@ -343,21 +343,21 @@ class LastLayer(Features):
 
     @staticmethod
     def _layer_products(layer: Linear, cotangents: Tensor, pattern: Tensor | None) -> tuple[Tensor, Tensor]:
-        """G and Q of one layer, block by block of samples: (K, B, out) times the pattern → (K, K) each."""
+        """G and Q of one layer, block by block of outputs: (K, B, out) times the pattern → (K, K) each."""
         inputs = layer.entering(WIDTH)
         tasks, batch, outputs = cotangents.shape
-        total = inputs.new_zeros(tasks, len(inputs), outputs)
-        single = as_double(inputs.new_zeros(tasks, tasks))
-        step = max(min(64, batch), _BLOCK // max(1, tasks * outputs))
-        for start in range(0, batch, step):
+        sums = as_double(inputs.new_zeros(tasks, tasks))
+        products = inputs.new_zeros(batch, tasks, tasks)
+        step = max(64, _BLOCK // max(1, tasks * batch))
+        for start in range(0, outputs, step):
             here = slice(start, start + step)
-            block = cotangents[:, here].to(inputs)
+            block = cotangents[:, :, here].to(inputs)
             if pattern is not None:
-                block = block * pattern[here]
-            total += inputs[:, here] @ block
-            sizes = as_double(inputs[:, here]).square().sum(0)
-            single += (as_double(_sample_grams(block)) * sizes[:, None, None]).sum(0)
-        return gram(total.flatten(1)), single
+                block = block * pattern[:, here]
+            sums += gram((inputs @ block).flatten(1))
+            rows = block.transpose(0, 1)
+            products.baddbmm_(rows, rows.transpose(1, 2))
+        return sums, (as_double(products) * as_double(inputs).square().sum(0)[:, None, None]).sum(0)
 
     def _pattern(self, layer: Product) -> Tensor | None:
         """m: (N, out), where what comes back to a layer is rₖ[b, o] m[bp, o], with rₖ the task's row: (B, out).
