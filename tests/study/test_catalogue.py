@@ -86,7 +86,8 @@ def test_every_method_has_one_line_of_columns(width):
 
 def test_a_method_takes_no_more_than_a_few_lines():
     assert len(listing(80).splitlines()) <= 4.5 * len(ENTRIES) + 20
-    assert len(listing(120).splitlines()) <= 3.5 * len(ENTRIES) + 20
+    methods, *_ = listing(120).split("\nOptimizers before an arm")
+    assert len(methods.splitlines()) <= 3.5 * len(ENTRIES)
 
 
 def test_methods_are_grouped_by_what_they_need():

@@ -32,6 +32,7 @@ class TaskRates:
         Decoupled weight decay, as AdamW's, is lr times decay, and so is multiplied too. Load an optimizer's state after
         this has been made, since it holds the split groups.
 
+    >>> import torch
     >>> heads = torch.nn.ModuleDict({"a": torch.nn.Linear(4, 1), "b": torch.nn.Linear(4, 1)})
     >>> optimizer = torch.optim.AdamW(heads.parameters(), lr=0.1)
     >>> rates = TaskRates(optimizer, heads)
