@@ -19,8 +19,7 @@ ENTRIES = [methods.entry(name) for name in methods.available()]
 HEADINGS = (
     "Weights from the losses",
     "Weights from the Gram matrix of the tasks' gradients",
-    "Weights from the Gram matrix of two batches",
-    "Weights from the noise between samples",
+    "Weights from two batches (exact route), or single samples",
     "Directions from",
     "Around a method",
 )
@@ -97,8 +96,8 @@ def test_methods_are_grouped_by_what_they_need():
     place = {name: re.search(rf"^{name} ", out, re.MULTILINE).start() for name in methods.available()}
     for entry in ENTRIES:
         group = sum(place[entry.name] > head for head in heads)
-        expected = {"losses": 1, "extra-forward": 1, "gram": 2, "jacobian": 5}[entry.cost]
-        assert group == (3 if entry.cls.two_samples else 4 if entry.cls.samples else expected), entry.name
+        expected = {"losses": 1, "extra-forward": 1, "gram": 2, "jacobian": 4}[entry.cost]
+        assert group == (3 if entry.cls.two_samples or entry.cls.samples else expected), entry.name
 
 
 def test_summary_reference_and_options_are_there():

@@ -23,8 +23,7 @@ _TWO, _SAMPLES = "two batches", "single samples"
 _KINDS = {
     "Weights from the losses: one backward pass, as the plain sum": ("losses", "extra-forward"),
     "Weights from the Gram matrix of the tasks' gradients, on any route": ("gram",),
-    "Weights from the Gram matrix of two batches, on the exact route": (_TWO,),
-    "Weights from the noise between samples, at the last layer or the features": (_SAMPLES,),
+    "Weights from two batches (exact route), or single samples (last-layer, features)": (_TWO, _SAMPLES),
     "Directions from the gradients themselves, on the exact route or at the features": ("jacobian",),
 }
 """Headings and what is under them: costs, or methods that need a second batch or look at single samples."""
