@@ -8,7 +8,7 @@ from typing import Any
 
 from motet.problems.base import Task, Training
 from motet.study.files import DamagedError, StoreError, plain, read_json
-from motet.study.results import Rule
+from motet.study.results import Rule, Tuning
 
 NAME = "study.json"
 
@@ -24,6 +24,7 @@ class Description:
         rule: Fixed before the first result.
         first_seed: The seed whose data are fingerprinted here, so that changed data are noticed before any work.
         data: Fingerprint of the data of ``first_seed``.
+        tuning: How every arm is tuned; None where all have the study's own settings.
     """
 
     problem: str
@@ -38,6 +39,7 @@ class Description:
     versions: dict[str, str]
     first_seed: int
     data: str
+    tuning: Tuning | None = None
 
     def digest(self) -> str:
         """Stands in every run, so that a lost study.json can be made anew only as it was."""
@@ -52,7 +54,7 @@ class Description:
         """
         changed = [f.name for f in fields(self) if _json(getattr(self, f.name)) != _json(getattr(stored, f.name))]
         # Other tasks or a table with other rows have other data, titles and notes too: the cause is named first.
-        causes = [name for name in changed if name in ("problem", "tasks", "table", "training", "versions")]
+        causes = [name for name in changed if name in ("problem", "tasks", "table", "training", "tuning", "versions")]
         if not causes and "data" in changed:
             raise StoreError(
                 f"the data of seed {self.first_seed} are not those that the finished runs in {folder} were trained on: "

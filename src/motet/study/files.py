@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from motet.study.typed import build
 
-FORMAT = 4
+FORMAT = 5
 """Version of every JSON file of a study. Another version is refused, never guessed at.
 
 Add one whenever a field of `Run` or `Description`, or of anything inside them, is added, removed or changes its
 meaning: a file of the former format must be told from a damaged one.
 """
-_READ = (2, 3, FORMAT)
-"""Formats whose fields are all known here. Versions 3 and 4 added fields that have a value for "not known"."""
+_READ = (2, 3, 4, FORMAT)
+"""Formats whose fields are all known here. Versions 3 to 5 added fields that have a value for "not known"."""
 
 _T = TypeVar("_T")
 

@@ -40,6 +40,24 @@ class Trained:
     predictions: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Tick:
+    """What is known after an epoch.
+
+    Attributes:
+        task: Of a single-task model; empty for a shared one.
+        score: Of this epoch on validation, as `motet.study.choice.score` says; higher is better.
+        counts: Whether this epoch stands for one of the arm: of single-task models, those of the last task do.
+    """
+
+    arm: str
+    seed: int
+    epoch: Epoch
+    score: float
+    task: str = ""
+    counts: bool = True
+
+
 def _key(seed: int, epoch: int, step: int = 0) -> int:
     """A seed for the random numbers of one step, the same for every arm; generators take 64 bits."""
     return ((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63
@@ -56,7 +74,7 @@ class Fit:
     seed: int
     training: Training
     reference: Mapping[str, float] | None
-    tick: Callable[[], None]
+    tick: Callable[[Tick], None]
     curve: list[Epoch] = field(default_factory=list)
     stream: list[Weights] = field(default_factory=list)
     cosines: list[Cosines] = field(default_factory=list)
@@ -78,6 +96,7 @@ class Fit:
         self._penalty: Tensor | None = None
         self._done = 0
         best, best_epoch, best_state = -math.inf, 0, _copy(self.model)
+        kept, own = dict.fromkeys(names, math.nan), _OwnBest(self.tasks)
         early = max(1, round(0.1 * self.training.epochs))
         for epoch in range(1, self.training.epochs + 1):
             try:
@@ -86,15 +105,20 @@ class Fit:
                 self._broke_down(epoch, error, results=best > -math.inf)
                 break
             validation = self._metrics(self.data.validation)[0]
-            self.curve.append(Epoch(epoch, sum(self.times), losses, validation))
             self._report(validation)
             found = score(self.tasks, validation, self.reference)
-            if found > best or not best_epoch:
-                best, best_epoch, best_state = found, epoch, _copy(self.model)
+            better, improved = found > best or not best_epoch, own.improved(validation)
+            if better or improved:
+                here = self._metrics(self.data.test)[0]
+                own.keep(improved, here)
+            if better:
+                best, best_epoch, best_state, kept = found, epoch, _copy(self.model), here
+            spent = (self.updates, sum(self.forwards), sum(self.backwards))
+            self.curve.append(Epoch(epoch, sum(self.times), losses, validation, kept, *spent))
             stop = epoch == self.training.epochs or epoch - best_epoch >= self.training.patience
             if len(self.tasks) > 1 and (epoch == early or stop):
                 self.cosines.append(Cosines(epoch, names, self._probe_cosines()))
-            self.tick()
+            self.tick(Tick(self.arm.label, self.seed, self.curve[-1], found))
             if stop:
                 break
         self.model.load_state_dict(best_state)
@@ -118,6 +142,7 @@ class Fit:
             groups=self.stepper.groups(),
             momentum=self.watch.found(),
             shown=self._show() if best_epoch else None,
+            specialised=own.test,
         )
         return Trained(run, best_state, predictions)
 
@@ -314,7 +339,27 @@ class Fit:
             step_length=statistics.median(self.lengths) if self.lengths else math.nan,
             updates=self.updates,
             forwards=sum(self.forwards),
+            backwards=sum(self.backwards),
         )
+
+
+class _OwnBest:
+    """Every task's test metric at the epoch with its own best validation metric."""
+
+    def __init__(self, tasks: tuple[Task, ...]) -> None:
+        self.tasks = tasks
+        self.best = dict.fromkeys((task.name for task in tasks), -math.inf)
+        self.test = dict.fromkeys(self.best, math.nan)
+
+    def improved(self, validation: Mapping[str, float]) -> list[str]:
+        """The tasks for which this epoch is the best so far."""
+        found = {task.name: score((task,), validation, None) for task in self.tasks}
+        names = [name for name, value in found.items() if value > self.best[name]]
+        self.best.update({name: found[name] for name in names})
+        return names
+
+    def keep(self, names: list[str], test: Mapping[str, float]) -> None:
+        self.test.update({name: test[name] for name in names})
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

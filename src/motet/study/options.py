@@ -209,6 +209,10 @@ def check_report(path: Path, what: str = "report") -> None:
 
 def rule(options: Compare) -> Rule | None:
     """None where nothing was said, so that a resumed study keeps its own."""
-    given = {"margin": options.margin, "worst_task": options.worst_task}
-    said = {name: value for name, value in given.items() if value is not None}
-    return Rule(**said) if said else None
+    if options.margin is None and options.worst_task is None:
+        return None
+    default = Rule()
+    return Rule(
+        margin=default.margin if options.margin is None else options.margin,
+        worst_task=default.worst_task if options.worst_task is None else options.worst_task,
+    )

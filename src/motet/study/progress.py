@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from motet.study.fit import Tick
+
 
 class Progress:
     """Counts epochs of ``runs`` runs; a run that stops early jumps to its end.
@@ -37,9 +39,10 @@ class Progress:
         self._part = self._step / longer
         self._bar.update(self._task, description=name)
 
-    def epoch(self) -> None:
+    def epoch(self, tick: Tick) -> None:
         """An epoch of the present run is over."""
-        self._bar.advance(self._task, self._part)
+        if tick.counts:
+            self._bar.advance(self._task, self._part)
 
     def finish(self) -> None:
         """The present run is over."""

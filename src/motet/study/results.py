@@ -19,12 +19,19 @@ Decision = Literal["ADOPT", "KEEP SUM", "KEEP SINGLE", "UNDECIDED"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a learning curve. ``seconds`` counts training from the start of the run, without evaluation."""
+    """One row of a learning curve. Seconds, updates and passes count from the start of the run, without evaluation."""
 
     epoch: int
     seconds: float
     train_loss: dict[str, float]
     validation: dict[str, float]
+    test: dict[str, float] = field(default_factory=dict)
+    """Test metrics of what would have been kept, had training ended here: those of the best epoch so far. Nothing is
+    chosen by them. Empty is not known."""
+    updates: int = 0
+    """Optimizer steps; 0 is not known, as for the passes."""
+    forwards: int = 0
+    backwards: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class RunCost:
     """Optimizer steps in all; 0 is not known."""
     forwards: int = 0
     """Forward passes in all; 0 is not known."""
+    backwards: int = 0
+    """Backward passes through the trunk in all; 0 is not known."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,12 @@ class Run:
     """A few steps that were measured; none for single-task models, and for optimizers with a momentum a task."""
     shown: Shown | None = None
     """What an architecture other than hard sharing tells of itself."""
+    specialised: dict[str, float] = field(default_factory=dict)
+    """Test metric of every task at the epoch that is the best for this task alone, as if a checkpoint were kept for
+    each. Of single-task models it is the result itself. Empty is not known."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What tuning chose: names of `Training` and of the arm's own options with their values; of single-task models
+    one such mapping a task. Empty where the arm was not tuned."""
 
 
 @dataclass(frozen=True)
@@ -328,6 +343,30 @@ class Rule:
     """A difference in Δm below this many points does not matter."""
     worst_task: float = 10.0
     """No task may lose more than this many per cent against single-task."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which the verdict is read, the last being the most that may be spent; the level is shared
+    out between them. Empty for one look, whenever it is."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How every arm of a study was tuned before its seeds were trained: fixed beforehand, and the same for all.
+
+    Attributes:
+        trials: Of each arm.
+        epochs: Most epochs of a trial.
+        seed: Whose training and validation parts the trials see, and never its test part.
+        learning_rate: Least and largest; the search is uniform in the logarithm.
+        weight_decay: Values that are tried.
+        dropout: Values that are tried.
+    """
+
+    trials: int
+    epochs: int
+    seed: int = 0
+    learning_rate: tuple[float, float] = (1e-4, 1e-2)
+    weight_decay: tuple[float, ...] = (0.0, 1e-4, 1e-2)
+    dropout: tuple[float, ...] = (0.0, 0.1, 0.3)
 
 
 @dataclass(frozen=True)

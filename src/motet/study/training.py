@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import torch
 
 from motet.problems.base import Data, Model, Problem, Training
 from motet.study.arms import Arm
-from motet.study.fit import Fit, Trained
+from motet.study.fit import Fit, Tick, Trained
 from motet.study.results import Epoch, Run, RunCost
 
 
@@ -19,7 +20,7 @@ def train(
     seed: int,
     training: Training,
     reference: Mapping[str, float] | None = None,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[Tick], None] = lambda _: None,
 ) -> Trained:
     """Train an arm.
 
@@ -34,7 +35,7 @@ def train(
 
     Args:
         reference: Validation metric of every task; needed for shared models.
-        tick: Called after each epoch.
+        tick: Called after each epoch; what it raises ends the training, as pruning does.
 
     Raises:
         ValueError: if the method refuses the losses of the first epoch, or single-task or the plain sum, with which
@@ -49,16 +50,17 @@ def train(
         return Fit(model, data, data.tasks, arm, seed, training, reference, tick).finish()
 
 
-def _single(problem: Problem, data: Data, arm: Arm, seed: int, training: Training, tick: Callable[[], None]) -> Trained:
+def _single(
+    problem: Problem, data: Data, arm: Arm, seed: int, training: Training, tick: Callable[[Tick], None]
+) -> Trained:
     """One model a task, each the whole shared model with its own head only."""
     parts = {}
     for task in data.tasks:
         whole = problem.model(data, seed, training)
         alone = Model(whole.trunk, {task.name: whole.heads[whole.tasks.index(task.name)]})
         arm_alone = Arm(arm.label, "sum")
-        # The tick is for one epoch of the whole arm: the tasks share it.
-        shared_tick = tick if task is data.tasks[-1] else lambda: None
-        parts[task.name] = Fit(alone, data, (task,), arm_alone, seed, training, None, shared_tick).finish()
+        named = partial(_named, tick, arm.label, task.name, task is data.tasks[-1])
+        parts[task.name] = Fit(alone, data, (task,), arm_alone, seed, training, None, named).finish()
     runs = {task: part.run for task, part in parts.items()}
     return Trained(
         Run(
@@ -76,10 +78,15 @@ def _single(problem: Problem, data: Data, arm: Arm, seed: int, training: Trainin
                 for task, run in runs.items()
                 for notice in run.warnings
             ],
+            specialised={k: v for run in runs.values() for k, v in run.specialised.items()},
         ),
         {f"{task}/{name}": value for task, part in parts.items() for name, value in part.parameters.items()},
         {name: value for part in parts.values() for name, value in part.predictions.items()},
     )
+
+
+def _named(tick: Callable[[Tick], None], arm: str, task: str, counts: bool, found: Tick) -> None:
+    tick(replace(found, arm=arm, task=task, counts=counts))
 
 
 def _join_curves(curves: list[list[Epoch]]) -> list[Epoch]:
@@ -94,6 +101,10 @@ def _join_curves(curves: list[list[Epoch]]) -> list[Epoch]:
                 seconds=sum(row.seconds for row in here + ended),
                 train_loss={k: v for row in here for k, v in row.train_loss.items()},
                 validation={k: v for row in here for k, v in row.validation.items()},
+                test={k: v for row in here + ended for k, v in row.test.items()},
+                updates=sum(row.updates for row in here + ended),
+                forwards=sum(row.forwards for row in here + ended),
+                backwards=sum(row.backwards for row in here + ended),
             )
         )
     return rows
@@ -112,4 +123,5 @@ def _add_costs(costs: list[RunCost]) -> RunCost:
         step_length=median(cost.step_length for cost in costs),
         updates=sum(cost.updates for cost in costs),
         forwards=sum(cost.forwards for cost in costs),
+        backwards=sum(cost.backwards for cost in costs),
     )
