@@ -246,6 +246,12 @@ def test_a_study_refuses_a_model_that_does_not_fit_before_it_trains_anything(tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("width", "heads"), [(8, 4), (6, 3), (10, 2), (7, 1)])
+def test_umda_has_as_many_attention_heads_as_fit_where_none_are_written(width, heads):
+    model = parse("umda+sum").model(TINY, TINY.load(0), 0, replace(SHORT, width=width))
+    assert model.umda.attention.heads == heads
+
+
 def test_a_study_keeps_what_a_model_tells_and_goes_on_without_training_it_again(tmp_path):
     arms = ["umda+sum", "cgc+sum"]
     Study(VIEWS, arms[:1], seeds=1, out=tmp_path / "runs").run()

@@ -14,7 +14,7 @@ from motet.study.optimizers import read_optimizer
 from motet.study.prefixes import find, key, read_prefix
 from motet.study.written import canonical, write_options
 
-_UMDA = {"heads": 4, "rank": 8, "neighbours": 8, "attention": True, "pooling": "graph", "fuse": "mean"}
+_UMDA = {"heads": None, "rank": 8, "neighbours": 8, "attention": True, "pooling": "graph", "fuse": "mean"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "hard": {"width": None},
     "mmoe": {"experts": 8, "width": None},
@@ -24,7 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cross-stitch": {"alpha": 0.9, "width": None},
     "umda": {**_UMDA, "branching": True, "signed": False, "penalties": True, "width": None},
 }
-"""Architectures, and their options with defaults; width is the study's where None."""
+"""Architectures, and their options with defaults; width is the study's where None, and heads the most up to 4 that divide
+the width."""
 
 DESCRIPTIONS = {
     "hard": "one trunk for all tasks",
@@ -172,7 +173,7 @@ def _try(chosen: Architecture) -> None:
     data = Data(tasks, part, part, part)
     problem = Problem("trial", "", "", lambda _: data)
     # Any number of attention heads divides this width; whether it divides the study's is seen by `check`.
-    width = dict(chosen.options).get("heads", 4) * 2
+    width = (dict(chosen.options).get("heads") or 4) * 2
     chosen.model(problem, data, 0, Training(width=width, depth=2))
 
 

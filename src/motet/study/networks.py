@@ -156,6 +156,8 @@ def umda(options: dict[str, Any], problem: Problem, data: Data, seed: int, train
             else:
                 views = {VIEW: width if inputs.ndim == 2 else (nn.Flatten(), width)}
         tasks = {task.name: task.outputs for task in data.tasks}
+        if options["heads"] is None:
+            options = options | {"heads": max(heads for heads in (1, 2, 3, 4) if training.width % heads == 0)}
         return ViewModel(UMDA(views, tasks, bags, dim=training.width, dropout=training.dropout, **options))
 
 
