@@ -24,8 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cross-stitch": {"alpha": 0.9, "width": None},
     "umda": {**_UMDA, "branching": True, "signed": False, "penalties": True, "width": None},
 }
-"""Architectures, and their options with defaults; width is the study's where None, and heads the most up to 4 that divide
-the width."""
+"""Architectures, and their options with defaults. Where None, width is the study's, and heads is the most up to 4 that
+divide the width."""
 
 DESCRIPTIONS = {
     "hard": "one trunk for all tasks",
