@@ -166,3 +166,22 @@ def test_a_task_that_no_parent_is_given_for_stands_alone():
     named = task_distances(["a", "b", "c"], {"a": "b", "c": None})
     assert task_distances(["a", "b", "c"], {"a": "b"}).equal(named)
     assert named.tolist() == [[0, 1, 3], [1, 0, 2], [3, 2, 0]]
+
+
+def test_masked_classes_have_no_part_in_the_divergence_and_its_gradients_are_finite():
+    torch.manual_seed(0)
+    parent, child = torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    parent[:, 2] = child[:, [1, 4, 5]] = -torch.inf
+    parent.requires_grad_(), child.requires_grad_()
+    found = label_hierarchy_loss(parent, child, [0, 0, 1, 1, 2, 2])
+    visible = label_hierarchy_loss(parent[:, :2], child[:, [0, 2, 3]], [0, 1, 1])
+    assert found.item() == pytest.approx(visible.item())
+    found.backward()
+    assert parent.grad[:, :2].isfinite().all()
+    assert child.grad[:, [0, 2, 3]].isfinite().all()
+
+
+def test_a_possible_parent_whose_children_are_all_masked_is_infinitely_far():
+    child = torch.zeros(1, 3)
+    child[:, 2] = -torch.inf
+    assert label_hierarchy_loss(torch.zeros(1, 2), child, [0, 0, 1]).isinf()

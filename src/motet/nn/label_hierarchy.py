@@ -24,7 +24,8 @@ def label_hierarchy_loss(parent_logits: Tensor, child_logits: Tensor, mapping: S
             parent has a child, since its probability were zero else.
 
     Returns:
-        A scalar ≥ 0, in float32 at least; 0 for B = 0.
+        A scalar ≥ 0, in float32 at least; 0 for B = 0. Classes may be masked by logits of -inf; it is infinite where
+        the parent gives a class some probability and all of its children are masked.
 
     Raises:
         ValueError: if the shapes or the mapping do not fit.
@@ -49,9 +50,14 @@ def label_hierarchy_loss(parent_logits: Tensor, child_logits: Tensor, mapping: S
     # The logarithm of a sum within each group, relative to the group's largest: improbable classes do not underflow.
     index = groups.expand_as(child)
     top = torch.full_like(parent, -torch.inf).scatter_reduce(1, index, child.detach(), "amax")
+    top = top.where(top > -torch.inf, 0.0)
     total = torch.zeros_like(parent).scatter_add(1, index, (child - top.gather(1, index)).exp())
-    implied = top + total.log()
-    return (parent.exp() * (parent - implied)).sum() / max(len(parent), 1)
+    # A class that is masked by a logit of -inf has no part in the sum, and 0·∞ none in the gradient.
+    known = total > 0
+    implied = (top + total.where(known, 1.0).log()).where(known, -torch.inf)
+    possible = parent > -torch.inf
+    terms = parent.exp() * (parent.where(possible, 0.0) - implied.where(possible, 0.0))
+    return terms.where(possible, 0.0).sum() / max(len(parent), 1)
 
 
 def _read(mapping: Sequence[int] | Tensor, parents: int, children: int) -> Tensor:
