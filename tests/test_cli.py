@@ -100,7 +100,7 @@ def test_ctrl_c_anywhere_ends_in_one_word(table, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    for place in ("motet.cli.from_table", "motet.study.study.Study.report"):
+    for place in ("motet.cli.chosen.from_table", "motet.study.study.Study.report"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             code, _, err = run(capsys, *quick(table, tmp_path, "--arms", "sum"))
@@ -348,3 +348,87 @@ def test_a_wrong_command_line_exits_with_two(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
+
+
+def test_a_table_without_targets_is_told_what_to_type_and_that_works(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "compare", "patients.csv")
+    assert code == cli.BAD_INPUT
+    assert "ill (binary)" in err
+    command = err.strip().split("for example: motet ")[1]
+    assert command == "compare patients.csv --target ill"
+    small = ["--epochs", 1, "--seeds", 1, "--width", 8, "--quiet", "--arms", "sum"]
+    code, out, _ = run(capsys, *command.split(), *small)
+    assert code == 0
+    assert "UNDECIDED" in out
+
+
+def test_a_running_study_is_reported_so_far_and_not_disturbed(table, tmp_path, capsys, monkeypatch):
+    real, said, folder = motet.study.study.train, [], tmp_path / "runs"
+
+    def train(*arguments):
+        said.append(run(capsys, "report", folder))
+        said[-1] += (run(capsys, "report", folder, "--json"),)
+        return real(*arguments)
+
+    monkeypatch.setattr(motet.study.study, "train", train)
+    code, _, _ = run(capsys, *quick(table, tmp_path, "--arms", "si"))
+    assert code == 0
+    assert len(said) == 6
+    first, last = said[0], said[-1]
+    assert first[0] == cli.BAD_INPUT
+    assert "no finished run yet (0 of 6 runs are done): wait for more" in first[2]
+    text = re.sub(r"\s+", " ", last[1])
+    assert re.search(r"This is the verdict so far: \d of 6 runs are done", text)  # The file is a second old at most.
+    assert "UNDECIDED" in text
+    assert json.loads(last[3][1])[0]["running"]["total"] == 6
+    code, out, _ = run(capsys, "report", folder, "--json")
+    assert json.loads(out)[0]["running"] is None
+
+
+OWN = """
+import torch
+from motet.problems import Data, Problem, Split, Task, Training
+
+def load(seed):
+    generator = torch.Generator().manual_seed(seed)
+    def part():
+        x = torch.randn(40, 3, generator=generator)
+        return Split(x, {"dose": (x[:, 0] - x[:, 0].mean()) / x[:, 0].std(correction=0), "ill": (x[:, 1] > 0).float()})
+    return Data((Task("dose", "regression", "mae"), Task("ill", "binary", "auroc")), part(), part(), part())
+
+def problem():
+    return Problem("own-data", "my own", "me", load, training=Training(epochs=1, width=8))
+"""
+
+
+def test_a_problem_of_ones_own_is_compared_and_a_run_of_it_repeated(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own_of_test_cli.py").write_text(OWN)
+    name = "code/own_of_test_cli.py:problem"
+    code, out, _ = run(capsys, "compare", name, "--arms", "si", "--seeds", 1, "--quiet")
+    assert code == 0
+    assert "runs/own-data" in out
+    place = "runs/own-data/runs/sum-seed0"
+    code, _, err = run(capsys, "repro", place)
+    assert code == cli.BAD_INPUT
+    assert f"motet repro {place} --problem" in err
+    code, out, _ = run(capsys, "repro", place, "--problem", name, "--quiet")
+    assert code == 0
+    assert "sum, seed 0 came out identical" in out
+    code, out, _ = run(capsys, "repro", place, "--problem", name, "--quiet", "--json")
+    assert json.loads(out)["outcome"] == "identical"
+
+
+def test_the_help_of_compare_is_short_and_grouped(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", "--help"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for heading in ("table options", "rule options", "training options", "running options"):
+        assert heading in out
+    assert "None" not in out
+    assert "Every arm" in out
+    assert len(out.splitlines()) <= 100

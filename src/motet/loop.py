@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+_T = TypeVar("_T")
 
 
 class LoopError(TypeError, ValueError):
@@ -98,28 +100,53 @@ def load(name: str) -> Loop:
     Raises:
         ValueError: if there is no such module or factory, or the factory wants arguments or returns no `Loop`.
     """
+    return returned(name, find_factory(name, Loop, "motet.Loop")(), Loop, "motet.Loop")
+
+
+def find_factory(name: str, wanted: type, public: str) -> Callable[[], Any]:
+    """The function that MODULE:FACTORY names, for those who call it themselves.
+
+    Args:
+        name: As for `load`.
+        wanted: What it shall return.
+        public: Its name for users, such as ``motet.Loop``.
+
+    Raises:
+        ValueError: if there is no such module or function, or it wants arguments.
+    """
+    short = wanted.__name__
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise ValueError(f"{name!r} is no MODULE:FACTORY, such as train:loop for the function loop() in train.py")
+        example = f"train:{short.lower()} for the function {short.lower()}() in train.py"
+        raise ValueError(f"{name!r} is no MODULE:FACTORY, such as {example}")
     factory: Any = _module(module_name)
     for part in attribute.split("."):
         if not hasattr(factory, part):
-            public = [found for found in dir(factory) if not found.startswith("_")]
-            near = difflib.get_close_matches(part, public, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "name the function that makes the Loop"
+            public_names = [found for found in dir(factory) if not found.startswith("_")]
+            near = difflib.get_close_matches(part, public_names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"name the function that makes the {short}"
             raise ValueError(f"{module_name!r} has no {part!r}: {hint}")
         factory = getattr(factory, part)
-    if isinstance(factory, Loop):
+    if isinstance(factory, wanted):
         raise ValueError(
-            f"{name} is a Loop itself: name a function without arguments that makes one, so that each start begins anew"
+            f"{name} is a {short} itself: name a function without arguments that makes one, so that each start begins "
+            "anew"
         )
     if not callable(factory):
-        raise ValueError(f"{name} is {_kind(factory)} and no function: name a function that returns a motet.Loop")
+        raise ValueError(f"{name} is {_kind(factory)} and no function: name a function that returns a {public}")
     _check_arguments(name, factory)
-    loop = factory()
-    if not isinstance(loop, Loop):
-        raise ValueError(f"{name}() must return a motet.Loop and returned {_kind(loop)}")
-    return loop
+    return factory  # type: ignore[no-any-return]
+
+
+def returned(name: str, value: Any, wanted: type[_T], public: str) -> _T:
+    """What the factory gave, if it is what was wanted.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not isinstance(value, wanted):
+        raise ValueError(f"{name}() must return a {public} and returned {_kind(value)}")
+    return value
 
 
 def _module(name: str) -> ModuleType:

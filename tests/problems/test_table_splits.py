@@ -58,9 +58,11 @@ def test_random_splits_are_drawn_again_for_the_target_that_they_are_not_stratifi
 
 @pytest.mark.parametrize("positive", [[3, 17], [3]])
 def test_a_class_in_too_few_groups_or_rows_is_an_error_before_any_seed(positive):
-    message = f"target 'event' has class 'yes' in {len(positive)} groups of 'site', and training, validation and test"
+    groups = "2 groups" if len(positive) == 2 else "1 group"
+    message = f"target 'event' has class 'yes' in {groups} of 'site', and training, validation and test"
     refuses(message, few_groups(positive), ["event"], group="site")
-    refuses(f"target 'event' has class 'yes' in {len(positive)} rows", few_groups(positive), ["event"], drop="site")
+    rows = groups.replace("group", "row")
+    refuses(f"target 'event' has class 'yes' in {rows}, and", few_groups(positive), ["event"], drop="site")
 
 
 def test_labels_in_too_few_groups_are_an_error_before_any_seed():

@@ -1,5 +1,8 @@
 """The page: complete in one file, safe with any name, the same for the same input."""
 
+import base64
+import hashlib
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,12 +13,29 @@ import numpy as np
 import pytest
 
 from motet import report
+from motet.report import front, health, numbers, tuning
 from motet.report.figures.theme import VARIABLES
+from motet.report.runs import delta_m
+from motet.study.live import TUNING, State
+from motet.study.results import Interval, Notice, Tuning, Weights
 from tests.report.make import ARMS, NASTY, minimal, problem_of, provenance_of, study
 
 VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
 STYLE = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
-SECTIONS = ["verdict", "arms", "changes", "tasks", "cost", "curves", "cosines", "weights", "reading", "provenance"]
+SECTIONS = [
+    "verdict",
+    "arms",
+    "changes",
+    "tasks",
+    "cost",
+    "budget",
+    "curves",
+    "cosines",
+    "weights",
+    "health",
+    "reading",
+]
+SECTIONS += ["runs", "provenance"]
 
 
 class Page(HTMLParser):
@@ -40,7 +60,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
     def _note(self, tag, attrs):
@@ -101,9 +121,14 @@ def test_ids_are_unique_and_every_reference_has_one(page):
     assert set(parsed.references) <= set(parsed.ids)
 
 
-def test_nothing_is_loaded_and_nothing_runs(page):
+def test_nothing_is_loaded_and_only_the_one_script_may_run(page):
     tags = Page(page).tags
-    assert not {"script", "link", "img", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    assert not {"link", "img", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    assert [attrs for tag, attrs in tags if tag == "script"] == [{}]
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert not re.search(r"fetch|XMLHttp|WebSocket|import\(|innerHTML|eval", script)
     assert not [key for _, attrs in tags for key in attrs if key.startswith("on")]
     assert "http:" not in page
     assert "https:" not in page
@@ -190,7 +215,7 @@ def test_every_figure_has_a_title_for_those_who_do_not_see_it(usual):
 
 
 def test_the_largest_study_stays_small(nasty):
-    assert len(nasty.encode()) < 2_000_000
+    assert len(nasty.encode()) < 3_000_000
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path):
@@ -275,3 +300,130 @@ def test_an_unknown_metric_is_named(tmp_path):
     tasks, summary, runs = study(2, 2, 2)
     with pytest.raises(ValueError, match="'left' is judged by 'glory', which is not one of"):
         write(tmp_path, ([replace(tasks[0], metric="glory"), tasks[1]], summary, runs))
+
+
+def test_a_cell_shows_each_seed_and_leads_to_the_runs_of_its_task(usual):
+    _, summary, runs = study()
+    tags = Page(usual).tags
+    hints = [attrs["title"] for tag, attrs in tags if tag == "a" and "title" in attrs]
+    for run in runs:
+        assert any(f"{run.seed}: {numbers.measure(run.test['left'])}" in hint.split("\n") for hint in hints)
+    assert len([1 for _, attrs in tags if attrs.get("id", "").startswith("cell-")]) == len(summary.arms) * 4
+
+
+def test_delta_m_of_a_seed_is_that_of_its_own_single_task_run():
+    tasks, summary, runs = study(2, 2, 2)
+    found = delta_m(tasks, summary, runs)
+    a, b = (next(r for r in runs if (r.arm, r.seed) == (arm, 1)) for arm in ("stl", "sum"))
+    # Both metrics are better where they are higher; changes are against the mean single-task result.
+    parts = [100 * (a.test[t.name] - b.test[t.name]) / summary.baseline[t.name] for t in tasks]
+    assert found["sum", 1] == pytest.approx(sum(parts) / 2)
+    assert found["stl", 0] == 0
+
+
+def test_every_run_has_its_folder_and_the_command_that_repeats_it(tmp_path):
+    made = study(2, 2, 2)
+    given = provenance_of() | {"folder": "my runs/a"}
+    text = Page(write(tmp_path, made, provenance=given).read_text(encoding="utf-8")).text
+    for run in made[2]:
+        assert f"motet repro 'my runs/a/runs/{run.provenance['id']}'" in text
+
+
+def test_without_a_folder_there_is_no_command(usual):
+    assert "motet repro" not in Page(usual).text
+
+
+def test_a_study_that_runs_gets_no_verdict(tmp_path):
+    made = study(3, 3, 2)
+    text = Page(write(tmp_path, made, running=State(37, 64, 740.0)).read_text(encoding="utf-8")).text
+    assert "Running: 37 of 64 runs , about 12\u202fmin left" in text
+    assert "No verdict yet" in text
+    assert made[1].verdict.headline not in text
+    unknown = Page(write(tmp_path, made, running=State(0, 9, float("nan"), what=TUNING)).read_text("utf-8")).text
+    assert "Running: 0 of 9 trials and runs . This page" in unknown
+
+
+def test_a_refused_verdict_is_called_none(tmp_path):
+    tasks, summary, runs = study(3, 6, 2)
+    refused = replace(summary, verdict=replace(summary.verdict, decision="UNDECIDED", refused=True))
+    page = write(tmp_path, (tasks, refused, runs)).read_text(encoding="utf-8")
+    assert '<h2 id="verdict">NO VERDICT</h2>' in page
+
+
+def test_what_could_have_been_shown_is_on_the_card_and_in_the_table(tmp_path):
+    tasks, summary, runs = study(3, 6, 2)
+    assert summary.verdict.arm != "stl"
+    arms = [replace(arm, mde_sum=2.345) if arm.arm not in ("stl", "sum") else arm for arm in summary.arms]
+    text = Page(write(tmp_path, (tasks, replace(summary, arms=arms), runs)).read_text(encoding="utf-8")).text
+    assert "Smallest gain it could show 2.3 points" in re.sub(r"\s+", " ", text)
+    arms = [replace(arm, mde_sum=math.inf) if arm.arm not in ("stl", "sum") else arm for arm in summary.arms]
+    text = Page(write(tmp_path, (tasks, replace(summary, arms=arms), runs)).read_text(encoding="utf-8")).text
+    assert "Smallest gain it could show none too few seeds" in re.sub(r"\s+", " ", text)
+
+
+def test_more_than_five_reasons_are_folded_but_there(tmp_path):
+    tasks, summary, runs = study(2, 2, 2)
+    many = replace(summary.verdict, reasons=[f"reason number {i}" for i in range(9)])
+    page = write(tmp_path, (tasks, replace(summary, verdict=many), runs)).read_text(encoding="utf-8")
+    assert "4\u00a0more things to know" in Page(page).text
+    assert all(reason in page for reason in many.reasons)
+
+
+def test_health_counts_runs_and_names_tasks_without_results():
+    tasks, _, runs = study(2, 3, 2, epochs=4)
+    bad = replace(runs[-1], test=runs[-1].test | {"left": math.nan}, warnings=[Notice("broke down", "it did")])
+    half = [Weights(row.step, {"right": 1.0}) if i % 2 else row for i, row in enumerate(bad.weights)]
+    found = health.section(tasks, [*runs[:-1], replace(bad, weights=half)])
+    counts = {row["arm"]: (row["runs"], row["counts"]["broke down"], row["nothing"]) for row in found["arms"]}
+    assert counts == {"stl": (3, 0, 0), "sum": (3, 1, 1)}
+    left = next(iter(found["troubled"]))
+    assert left["nothing"] == 1
+    absent = sum(i % 2 for i in range(len(half)))
+    assert left["absent"] == pytest.approx(absent / sum(len(run.weights) for run in runs))
+    assert [row["task"] for row in found["troubled"]] == ["left"]
+
+
+def test_tuning_shows_what_was_chosen_and_edges(tmp_path):
+    tasks, summary, runs = study(3, 2, 2)
+    values = {"trial": 3, "learning_rate": 0.0098, "weight_decay": 0.01, "dropout": 0.1}
+    of_arm = {
+        "stl": {"trials": 8, "epochs": 90, "tasks": {t.name: values | {"learning_rate": 1e-3} for t in tasks}},
+        "sum": {"trials": 8, "epochs": 80, **values, "weights": {"left": 1.5, "right": 0.5}},
+    }
+    tuned = [replace(run, settings=of_arm.get(run.arm, {})) for run in runs]
+    found = tuning.section(Tuning(8, 40), tuned)
+    assert [(row["arm"], row["task"], row["edge"]) for row in found["rows"]] == [
+        ("stl", "left", ""),
+        ("stl", "right", ""),
+        ("sum", "", "upper"),
+    ]
+    assert found["untuned"] == ["uw"]
+    page = write(tmp_path, (tasks, summary, tuned), tuning=Tuning(8, 40)).read_text(encoding="utf-8")
+    text = Page(page).text
+    assert "Every arm had 8\u00a0trials of at most 40\u00a0epochs" in text
+    assert "weight of left 1.5" in text
+    assert "upper edge" in text
+    assert "Not tuned: uw." in text
+    fewer = [replace(run, settings=run.settings | {"trials": 4}) if run.arm == "sum" else run for run in tuned]
+    assert tuning.section(Tuning(8, 40), fewer)["unequal"]
+    assert tuning.section(Tuning(8, 40), runs) is None
+
+
+def test_trade_offs_are_of_the_tasks_that_pull_apart():
+    tasks, summary, _ = study(7, 6, 4)
+    orders = {
+        "left": [1, 2, 3, 4, 5, 6],
+        "right": [6, 5, 4, 3, 2, 1],
+        "sum": [1, 2, 4, 3, 6, 5],
+        "ink": [1, 1, 1, 1, 1, 2],
+    }
+    arms = [summary.arms[0]]
+    for i, arm in enumerate(summary.arms[1:]):
+        arms.append(replace(arm, per_task={task: Interval(row[i], row[i], row[i]) for task, row in orders.items()}))
+    found = front.section(replace(summary, arms=arms), tasks)
+    assert "Trade-off of left and right" in found["figures"][0]
+    assert found["front"] == [arm.arm for arm in arms[1:]]  # each is the best in one of left and right, or between
+    two = front.section(*[f(study(4, 6, 2)) for f in (lambda s: s[1], lambda s: s[0])])
+    assert two["all"]
+    assert len(two["figures"]) == 1
+    assert front.section(study(2, 6, 2)[1], tasks[:2]) is None

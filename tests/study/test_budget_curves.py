@@ -1,6 +1,8 @@
 """What a run keeps for comparisons at equal cost, and of a checkpoint for each task."""
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -16,8 +18,6 @@ TRAINING = {"epochs": 4, "patience": 4}
 def runs():
     problem = problems.get("planted-scale")
     data = problem.load(0)
-    from dataclasses import replace
-
     training = replace(problem.training, **TRAINING)
     single = train(problem, data, parse("stl"), 0, training).run
     return {"stl": single} | {
@@ -37,7 +37,7 @@ def test_a_curve_ends_with_the_runs_own_results_and_cost(runs, arm):
 def test_cost_grows_with_every_epoch(runs, arm):
     for field in ("seconds", "updates", "forwards", "backwards"):
         values = [getattr(row, field) for row in runs[arm].curve]
-        assert all(late > early > 0 for early, late in zip(values, values[1:], strict=False))
+        assert all(late > early > 0 for early, late in pairwise(values))
 
 
 def test_a_task_alone_is_its_own_specialist(runs):

@@ -70,3 +70,9 @@ def test_what_p_cannot_say_is_said(fingerprints, table, text):
 def test_problems_with_fresh_splits_and_single_seeds_need_no_such_word():
     assert caveats.of_seeds(with_data("ab"), table=False) == []
     assert caveats.of_seeds([run for run in with_data("a") if run.seed == 0], table=True) == []
+
+
+def test_looks_that_the_rule_planned_need_no_caution():
+    (said,) = caveats.of_looks([6, 8])
+    assert said.startswith("This is look 2 at the verdict, after 6 and 8 seeds.")
+    assert caveats.of_looks([6, 8], planned=(6, 8, 10)) == caveats.of_looks([8]) == []

@@ -132,7 +132,7 @@ def front(
         logger.info("%d of %d points read from %s", len(done), len(wanted), path)
     complete = True
     shown = sys.stderr.isatty() if progress is None else progress
-    with Progress(shown, len(wanted), 1) as bar:
+    with Progress(shown, len(wanted)) as bar:
         for index, preference in enumerate(wanted):
             if index not in done:
                 where = f"preference ({', '.join(short(share) for share in preference.tolist())}), number {index + 1}"

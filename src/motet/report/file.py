@@ -1,5 +1,7 @@
 """A page as a file: whole before it appears under its name."""
 
+import base64
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +24,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def script_hash(script: str) -> str:
+    """What a page's security policy names, so that this script may run and no other one."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def write_page(path: str | Path, what: str, render: Callable[..., str], *arguments: Any) -> Path:

@@ -57,6 +57,18 @@ def seconds(value: float) -> str:
     return f"{plain(minutes // 60, 0)}{THIN}h {minutes % 60:02d}{THIN}min".replace(" ", "\u00a0")
 
 
+def about(value: float) -> str:
+    """A duration that is only guessed, in words: less than a minute, 12 min, 2 h 10 min, 3 days."""
+    minutes = round(value / 60)
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 60:
+        return f"{minutes}{THIN}min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min".replace(" ", "\u00a0")
+    return f"{round(minutes / 60 / 24)}{THIN}days"
+
+
 def mebibytes(value: float) -> str:
     """Memory from MiB: 48 MiB, 1.5 GiB."""
     if not math.isfinite(value):

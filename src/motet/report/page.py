@@ -1,5 +1,6 @@
 """The report as one HTML file: what the page shows, in plain values; how it looks is the template's."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,29 +9,38 @@ from markupsafe import Markup
 
 from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
-from motet.report import groups, model, momentum, numbers
+from motet.report import budget, front, groups, health, model, momentum, numbers, tuning
+from motet.report import runs as run_list
 from motet.report.figures import cosine_matrices, cost, forest, learning_curves, theme, weight_streams
 from motet.report.figures.forest import share_scale, worst_first
 from motet.report.figures.weights import uneven
-from motet.report.file import environment, write_page
+from motet.report.file import environment, script_hash, write_page
 from motet.report.svg import inline
 from motet.study.caveats import ALIKE, with_own_rate
-from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary
+from motet.study.live import TUNING, State
+from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary, Tuning
 
 _HERE = Path(__file__).parent
+_REASONS = 5
+"""Reasons that stand open on the card."""
 _EXPLAINED = {SINGLE: "one model a task", SUM: "plain sum of the losses"}
 _SECTIONS = {
     "arms": "Arms",
     "changes": "Changes by task",
     "tasks": "Results by task",
     "cost": "Gain against cost",
+    "budget": "At equal budgets",
+    "front": "Trade-offs between tasks",
     "groups": "Groups of tasks",
     "curves": "Learning curves",
     "cosines": "Gradient cosines",
     "weights": "Weights of the tasks",
     "momentum": "Momentum",
     "model": "Inside the models",
+    "tuning": "Tuning",
+    "health": "Health",
     "reading": "How to read this",
+    "runs": "Runs",
     "provenance": "Provenance",
 }
 
@@ -44,8 +54,10 @@ def write(
     summary: Summary,
     runs: Sequence[Run],
     provenance: Mapping[str, Any],
+    tuning: Tuning | None = None,
+    running: State | None = None,
 ) -> Path:
-    """Write the report of a finished study. The file is complete before it appears under its name.
+    """Write the report of a study. The file is complete before it appears under its name.
 
     It holds aggregates over the test split only, no rows of the data, with one exception: of models that pool bags it
     shows where the instances of a few test bags lie, by coordinates or principal components. The same input gives the
@@ -60,6 +72,9 @@ def write(
         runs: For curves, cosines, weights and means on the metric's own scale. What they lack is left out,
             and the page says so.
         provenance: Shown in this order: versions, seeds, command (or a list of them), config, hash of the data, …
+            Its ``folder`` is where the commands look that train a run again.
+        tuning: How the arms were tuned, where they were.
+        running: What a study that is not finished is doing. The page then gives no verdict.
 
     Returns:
         The path of the file.
@@ -68,7 +83,7 @@ def write(
         ValueError: if summary and tasks do not name the same tasks, or a task's metric is unknown.
         IsADirectoryError: if the path is a folder.
     """
-    return write_page(path, "report", _render, title, problem, tasks, summary, runs, provenance)
+    return write_page(path, "report", _render, title, problem, tasks, summary, runs, provenance, tuning, running)
 
 
 def _render(
@@ -78,6 +93,8 @@ def _render(
     summary: Summary,
     runs: Sequence[Run],
     provenance: Mapping[str, Any],
+    tuned: Tuning | None,
+    running: State | None,
 ) -> str:
     _check(tasks, summary)
     names = [arm.arm for arm in summary.arms]
@@ -87,24 +104,50 @@ def _render(
     ordered = [by_name[name] for name in worst_first(summary)]
     arms = {arm.arm: arm for arm in summary.arms}
     streams = uneven(runs)
-    optional = {
+    optional: dict[str, Any] = {
+        "budget": budget.section(summary, runs, ordered),
+        "front": front.section(summary, ordered),
         "groups": groups.section(summary, runs),
         "momentum": momentum.section(runs),
         "model": model.section(runs),
+        "tuning": tuning.section(tuned, runs),
+        "health": health.section(ordered, runs),
     }
+    folder = str(provenance.get("folder", ""))
+    listed = run_list.section(ordered, summary, runs, folder)
+    script = (_HERE / "sorting.js").read_text(encoding="utf-8")
     rival = arms.get(SUM) if summary.verdict.arm != SUM else None
     return (
         environment()
         .get_template("page.html.j2")
         .render(
             title=title,
+            script=Markup(script),
+            script_hash=Markup(script_hash(script)),
             css=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
             n=numbers,
             side=_side,
             few=_few,
+            v=_key,
             sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
             explained=_EXPLAINED | groups.explained(summary.arms) | model.explained(names),
+            tuned=optional["tuning"],
             **optional,
+            running=_running(running),
+            shown_reasons=_REASONS,
+            best_shared=_best_shared(summary),
+            detectable=_detectable(summary),
+            looks=_looks(summary),
+            level=f"{numbers.short(100 * summary.level)} %",
+            specialised=any(_known(arm.specialised) for arm in summary.arms),
+            resampled=any(_known(arm.delta_m_resampled) for arm in summary.arms),
+            volume=summary.hypervolume,
+            run_list=listed,
+            folder=any(run["command"] for arm in listed for run in arm["runs"]),
+            places={arm["arm"]: arm["place"] for arm in listed},
+            task_places={task.name: i for i, task in enumerate(ordered)},
+            by_seed=run_list.delta_m_by_seed(ordered, summary, runs),
+            times=run_list.times(runs),
             soft=groups.soft,
             sizes=_sizes(summary),
             other_models=bool(model.explained(names)),
@@ -120,7 +163,7 @@ def _render(
             keys={arm: inline(theme.key(arm, names), f"key-{i}", f"sign of {arm}") for i, arm in enumerate(names)},
             one_scale=share_scale(summary),
             forest=_forest(summary, ordered),
-            table=[_row(task, summary, runs) for task in ordered],
+            table=[_row(i, task, summary, runs) for i, task in enumerate(ordered)],
             cost=_cost(summary),
             curves=_curves(runs, ordered),
             cosines=_cosines(runs),
@@ -130,7 +173,6 @@ def _render(
             ],
             warnings=_warnings(runs),
             provenance=provenance,
-            run_ids=_run_ids(runs),
         )
     )
 
@@ -158,17 +200,65 @@ def _side(interval: Interval) -> str:
     return "worse" if interval.low > 0 else "better" if interval.high < 0 else ""
 
 
+def _key(value: Any) -> Markup:
+    """What a cell is sorted by, where its text has units."""
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return Markup(' data-v="{}"').format(f"{value:.6g}" if known else "")
+
+
+def _running(state: State | None) -> dict[str, Any] | None:
+    """The banner of a study that is not finished, with the time left in words."""
+    if state is None:
+        return None
+    left = numbers.about(state.seconds_left) if 0 < state.seconds_left < math.inf else ""
+    unit = "trials and runs" if state.what == TUNING else "runs"
+    return {"done": state.done, "total": state.total, "left": left, "unit": unit}
+
+
+def _known(interval: Interval) -> bool:
+    return not math.isnan(interval.mean)
+
+
+def _detectable(summary: Summary) -> tuple[float, str] | None:
+    """The smallest gain over the plain sum that could have been shown: the chosen arm's, or the least of all arms."""
+    known = {arm.arm: arm.mde_sum for arm in summary.arms if arm.arm not in (SINGLE, SUM)}
+    known = {arm: value for arm, value in known.items() if not math.isnan(value)}
+    if not known:
+        return None
+    arm = summary.verdict.arm if summary.verdict.arm in known else min(known, key=lambda name: known[name])
+    return known[arm], arm
+
+
+def _looks(summary: Summary) -> str:
+    """When the verdict is read, where that was planned; and the level that this leaves for intervals."""
+    looks = summary.rule.looks
+    if len(looks) < 2:
+        return ""
+    *early, last = map(str, looks)
+    return (
+        f"The verdict is read after {', '.join(early)} and at most {last} seeds, and the level is shared out between "
+        f"these looks: intervals are {numbers.short(100 * summary.level)} % ones."
+    )
+
+
+def _best_shared(summary: Summary) -> ArmSummary | None:
+    known = [arm for arm in summary.arms if arm.arm != SINGLE and math.isfinite(arm.delta_m.mean)]
+    return min(known, key=lambda arm: arm.delta_m.mean, default=None)
+
+
 def _few(names: Sequence[str]) -> str:
     """At most two of the names, and each cut where it is long: they stand whole in the table of tasks."""
     short = [theme.label(name, 28) for name in names]
     return ", ".join(short) if len(names) <= 2 else f"{', '.join(short[:2])} and {len(names) - 2} more"
 
 
-def _row(task: Task, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
+def _row(place: int, task: Task, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
     metric = METRICS[task.metric]
     kind = f"{task.classes} classes" if task.kind == "multiclass" else task.kind
     return {
+        "place": place,
         "task": task,
+        "seeds": run_list.by_seed(runs, task.name),
         "kind": kind,
         "metric": f"{metric.title}, {task.unit}" if task.unit else metric.title,
         "direction": "higher is better" if metric.higher_is_better else "lower is better",
@@ -178,9 +268,13 @@ def _row(task: Task, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _cell(arm: ArmSummary, task: str, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
     if arm.arm == SINGLE:
-        return {"mean": summary.baseline[task], "change": None}
+        return {"arm": arm.arm, "mean": summary.baseline[task], "change": None}
     found = [run.test[task] for run in runs if run.arm == arm.arm and task in run.test]
-    return {"mean": sum(found) / len(found) if found else float("nan"), "change": arm.per_task.get(task)}
+    return {
+        "arm": arm.arm,
+        "mean": sum(found) / len(found) if found else float("nan"),
+        "change": arm.per_task.get(task),
+    }
 
 
 def _forest(summary: Summary, tasks: Sequence[Task]) -> list[Markup]:
@@ -258,11 +352,3 @@ def _warnings(runs: Sequence[Run]) -> list[dict[str, str]]:
         }
         for text, found in where.items()
     ]
-
-
-def _run_ids(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """{arm: what names its runs}: the id that the store gave them, or the seed where there is no store."""
-    ids: dict[str, list[str]] = {}
-    for run in runs:
-        ids.setdefault(run.arm, []).append(str(run.provenance.get("id", f"seed {run.seed}")))
-    return ids

@@ -18,10 +18,11 @@ from motet.study import architectures
 from motet.study.architectures import HARD, Architecture, is_architecture, read_architecture
 from motet.study.networks import Network
 from motet.study.optimizers import OPTIONS, PLAIN, Chosen, is_name, read_optimizer
-from motet.study.plans import Grouped, Plan, Repeats, read_grouped, read_repeats
+from motet.study.plans import Followed, Grouped, Plan, Repeats, read_grouped, read_repeats
 from motet.study.prefixes import refuse_unknown
 from motet.study.results import GROUPS, SINGLE, SUM, Run
 from motet.study.steppers import BalancedSteps, GroupedSteps, RepeatedSteps, Stepper
+from motet.study.tuned import SHARED, Point, Tuned
 from motet.study.written import canonical, read_option, read_options, write, write_options
 
 DEFAULT_ARMS = ("stl", "sum", "si", "uw", "famo", "mgda", "fair-grad")
@@ -44,6 +45,7 @@ class Arm:
         plan: How it updates more than once a batch, or trains longer; None for one update by the method.
         optimizer: What makes steps of its gradients.
         architecture: What is trained.
+        searched: Whether the weights of its tasks are chosen by tuning, as those of `sum:tuned` are.
     """
 
     label: str
@@ -54,6 +56,12 @@ class Arm:
     plan: Plan | None = None
     optimizer: Chosen = PLAIN
     architecture: Architecture = HARD
+    searched: bool = False
+
+    @property
+    def needs_tuning(self) -> bool:
+        """Whether it can't be trained before tuning has chosen the weights of its tasks."""
+        return self.searched and not self.wrappers
 
     @property
     def follows(self) -> bool:
@@ -65,9 +73,37 @@ class Arm:
         """By how much epochs and patience are multiplied."""
         return (self.plan.times or 1) if isinstance(self.plan, Repeats) and self.plan.of == "epochs" else 1
 
-    def settled(self, groups: Run) -> "Arm":
+    def settled(self, groups: Run | Followed) -> "Arm":
         """With that number filled in from the `groups` run, under the same label."""
-        return replace(self, plan=self.plan.settled(groups)) if self.plan is not None else self
+        if self.plan is None:
+            return self
+        return replace(self, plan=self.plan.settled(Followed.of(groups) if isinstance(groups, Run) else groups))
+
+    def at(self, point: Point) -> "Arm":
+        """With the options and the weights of a point of its search space, under the same label."""
+
+        def chosen(name: str, given: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+            options = [(key.partition("."), value) for key, value in point.own.items()]
+            return (*given, *((option, value) for (owner, _, option), value in options if owner == name))
+
+        found = replace(
+            self,
+            optimizer=replace(self.optimizer, options=chosen(self.optimizer.name, self.optimizer.options)),
+            architecture=replace(self.architecture, options=chosen(self.architecture.name, self.architecture.options)),
+            wrappers=(("prefer", point.weights),) if point.weights else self.wrappers,
+        )
+        if isinstance(self.plan, Grouped):
+            return replace(found, plan=replace(self.plan, options=chosen(GROUPS, self.plan.options)))
+        return replace(found, options=chosen(self.method, self.options)) if self.method is not None else found
+
+    def tuned(self, found: Tuned, usual: Training) -> tuple["Arm", Training | dict[str, Training]]:
+        """The arm, under the same label, and the settings that tuning chose; of single-task models one a task.
+
+        Args:
+            usual: The study's own settings, of which tuning changes some.
+        """
+        training = found.training(usual)
+        return (self.at(found.best[SHARED].point) if SHARED in found.best else self), training
 
     def check(self, tasks: Sequence[str]) -> None:
         """Whether it fits these tasks.
@@ -121,6 +157,8 @@ class Arm:
     ) -> Balancer:
         """A fresh Balancer; the random numbers of a random method come from ``seed``."""
         assert self.method is not None
+        if self.needs_tuning:
+            raise ValueError(f"arm {self.label!r} has no weights yet: they are chosen by tuning, which comes first")
         method = _method(self.method, dict(self.options), seed)
         for name, value in reversed(self.wrappers):
             method = _WRAPPERS[name](method, value)
@@ -149,6 +187,8 @@ def parse(text: str) -> Arm:
     ``groups:random=3``, ``groups:fixed=[[0,1],[2]]`` with task numbers from 0, ``sum:steps=3`` (so many updates on
     every batch) and ``sum:epochs=3`` (so many times the epochs). ``groups`` in place of 3, and ``groups:random`` alone,
     take the number of groups of the ``groups`` run of the same seed. ``groups:released`` is the authors' code.
+
+    ``sum:tuned`` is the weighted sum of the losses, whose weights are chosen by tuning.
 
     The wrappers are ``ema=0.9`` (averaged weights), ``log`` (log-losses), ``every=10`` (new weights each tenth step),
     with these values where none is given, and ``prefer=[2,1]`` (losses times a preference, one number a task).
@@ -206,6 +246,10 @@ def _parse(text: str, spec: str, exact: bool) -> Arm:
         near = difflib.get_close_matches(name.lower(), [SINGLE, GROUPS, *methods.available()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`motet methods` lists what there is"
         raise ValueError(f"there is no arm {text!r}: {hint}") from None
+    if found.name == SUM and rest.strip().lower() == "tuned":
+        if route or wrappers:
+            raise ValueError(f"arm {text!r}: the tuned sum takes no wrapper and no route, which would change nothing")
+        return Arm(f"{SUM}:tuned", SUM, searched=True)
     if found.name == SUM and (repeats := read_repeats(text, rest)):
         if route or wrappers:
             raise ValueError(f"arm {text!r}: the plain sum with {rest} takes no wrapper and no route")

@@ -54,9 +54,9 @@ def of_seeds(runs: Sequence[Run], table: bool) -> list[str]:
     return []
 
 
-def of_looks(looks: Sequence[int]) -> list[str]:
-    """That the verdict was read more than once, while seeds were added."""
-    if len(looks) < 2:
+def of_looks(looks: Sequence[int], planned: Sequence[int] = ()) -> list[str]:
+    """That the verdict was read more than once, while seeds were added; a rule that planned for it says so itself."""
+    if len(looks) < 2 or planned:
         return []
     return [
         f"This is look {len(looks)} at the verdict, after {_listed([str(seeds) for seeds in looks])} seeds. Adding "

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from motet.study.inference import floor, seeds_needed
 from motet.study.pairing import joined
 from motet.study.results import SUM, ArmSummary, Comparison, Summary
 from motet.study.roles import Role, role
+from motet.study.sequential import least_p, seeds_needed
 
 _EXPLAINS: dict[Role, str] = {
     "steps": "more optimizer steps on every batch",
@@ -74,10 +74,11 @@ def _finding(arm: str, found: Sequence[Comparison], summary: Summary) -> str:
     family = sum(not math.isnan(row.p_sum_holm) for row in summary.arms)
     holm = f" after Holm over {family} arms" if family > 1 else ""
     cautions = "".join(f" {text}" for text in _cautions(arms[arm], [arms[c.control] for c in found]))
-    if math.isnan(over.p) or family * floor(seeds) >= alpha:
+    if math.isnan(over.p) or family * least_p(summary.rule, seeds) >= alpha:
+        needed = seeds_needed(summary.rule, max(family, 1))
         return (
             f"{seeds} {'seed' if seeds == 1 else 'seeds'} can't show a difference to the plain sum{holm}, however "
-            f"large; {seeds_needed(alpha, max(family, 1))} can. So it can't be said whether a gain of {arm} is the "
+            f"large; {needed or 'none of the planned numbers'} can. So it can't be said whether a gain of {arm} is the "
             f"grouping's.{cautions}"
         )
     against_sum = _by(over, holm)

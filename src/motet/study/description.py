@@ -63,7 +63,8 @@ class Description:
         if not causes and "rule" in changed:
             raise StoreError(
                 f"the rule of the study in {folder} was fixed before its first result as {rule_text(stored.rule)}, and "
-                f"can't become {rule_text(self.rule)}: leave --margin and --worst-task out, or start anew with --out"
+                f"can't become {rule_text(self.rule)}: leave --margin, --worst-task and --max-seeds out, "
+                "or start anew with --out"
             )
         if names := causes or changed:
             parts = "; ".join(f"{n} was {_json(getattr(stored, n))} and is {_json(getattr(self, n))}" for n in names)
@@ -93,7 +94,8 @@ def read_study(folder: str | Path) -> Description:
 
 def rule_text(rule: Rule) -> str:
     """The rule in half a line."""
-    return f"alpha {rule.alpha:g}, margin {rule.margin:g}, worst task {rule.worst_task:g}"
+    looks = f", looks after {', '.join(map(str, rule.looks))} seeds" if rule.looks else ""
+    return f"alpha {rule.alpha:g}, margin {rule.margin:g}, worst task {rule.worst_task:g}{looks}"
 
 
 def _json(value: Any) -> str:

@@ -20,11 +20,16 @@ _SEED = 20_260_711
 
 @dataclass(frozen=True)
 class Observed:
-    """The mean of paired differences, one a seed, with its 95 % BCa interval (NaN below two seeds)."""
+    """The mean of paired differences, one a seed, with its BCa interval (NaN below two seeds).
+
+    The interval has the level 1 - 0.05 · ``share``, and p is divided by ``share``: 1 but for a look at a verdict that
+    is read several times (`motet.study.sequential`).
+    """
 
     values: Values = field(repr=False)
     low: float
     high: float
+    share: float = 1.0
 
     @property
     def seeds(self) -> int:
@@ -37,12 +42,12 @@ class Observed:
         return float(self.values.mean()) if len(self.values) else math.nan
 
     def p(self, bound: float = 0.0) -> float:
-        """Two-sided sign-flip p-value of "the mean is ``bound``"."""
-        return sign_flip(self.values - bound)
+        """Two-sided sign-flip p-value of "the mean is ``bound``", over the share."""
+        return _over(sign_flip(self.values - bound), self.share)
 
-    def projected(self, more: int) -> "Projected":
+    def projected(self, more: int, share: float = 1.0) -> "Projected":
         """What ``more`` seeds would give if mean and standard deviation stayed; needs two seeds."""
-        return Projected(self.mean, float(self.values.std(ddof=1)), self.seeds + more)
+        return Projected(self.mean, float(self.values.std(ddof=1)), self.seeds + more, share)
 
 
 @dataclass(frozen=True)
@@ -55,35 +60,47 @@ class Projected:
     mean: float
     deviation: float
     seeds: int
+    share: float = 1.0
+    """As in `Observed`."""
 
     @property
     def low(self) -> float:
-        """Lower bound of the 95 % interval."""
+        """Lower bound of the interval."""
         return self.mean - self._reach
 
     @property
     def high(self) -> float:
-        """Upper bound of the 95 % interval."""
+        """Upper bound of the interval."""
         return self.mean + self._reach
 
     @property
     def _reach(self) -> float:
-        return float(special.stdtrit(self.seeds - 1, 0.975)) * self.deviation / math.sqrt(self.seeds)
+        quantile = (1 + level(self.share)) / 2
+        return float(special.stdtrit(self.seeds - 1, quantile)) * self.deviation / math.sqrt(self.seeds)
 
     def p(self, bound: float = 0.0) -> float:
-        """Two-sided p-value of "the mean is ``bound``"."""
+        """Two-sided p-value of "the mean is ``bound``", over the share."""
         distance = abs(self.mean - bound)
         if distance == 0:
             return 1.0
         t = distance * math.sqrt(self.seeds) / self.deviation if self.deviation > 0 else math.inf
-        return max(2 * float(special.stdtr(self.seeds - 1, -t)), floor(self.seeds))
+        return _over(max(2 * float(special.stdtr(self.seeds - 1, -t)), floor(self.seeds)), self.share)
 
 
 Estimate = Observed | Projected
 
 
-def observe(rows: Sequence[Values]) -> list[Observed]:
-    """Rows of paired differences, each (n,) with NaN where a seed has none, with 95 % BCa bootstrap intervals.
+def level(share: float) -> float:
+    """Of the intervals at a look with this share: 95 % for one look."""
+    return 1 - 0.05 * share
+
+
+def _over(p: float, share: float) -> float:
+    return 1.0 if p > share else p / share  # NaN stays NaN
+
+
+def observe(rows: Sequence[Values], share: float = 1.0) -> list[Observed]:
+    """Rows of paired differences, each (n,) with NaN where a seed has none, with BCa bootstrap intervals.
 
     Whole seeds are resampled, the same ones in every row, from a fixed random state: the same data give the
     same interval. Identical values give an interval of no width.
@@ -108,6 +125,7 @@ def observe(rows: Sequence[Values]) -> list[Observed]:
             (np.stack([samples[i] for i in indices]),),
             np.mean,
             axis=-1,
+            confidence_level=level(share),
             n_resamples=RESAMPLES,
             batch=500,  # keeps 200 rows of 10 seeds under 10 MB
             method="BCa",
@@ -115,7 +133,7 @@ def observe(rows: Sequence[Values]) -> list[Observed]:
         ).confidence_interval
         for i, low, high in zip(indices, found.low, found.high, strict=True):
             bounds[i] = (float(low), float(high))
-    return [Observed(row, low, high) for row, (low, high) in zip(samples, bounds, strict=True)]
+    return [Observed(row, low, high, share) for row, (low, high) in zip(samples, bounds, strict=True)]
 
 
 def sign_flip(differences: Values) -> float:

@@ -11,7 +11,8 @@ the interval alone is too short with few seeds. In this order:
 2. KEEP SUM if the sum itself meets the last two conditions, and for every candidate a gain over the sum of
    ``margin`` points or more is ruled out, or it breaks the worst-task rule.
 3. KEEP SINGLE if the sum and every candidate are shown to be worse than single-task, or break the worst-task rule.
-4. UNDECIDED otherwise.
+4. UNDECIDED otherwise, and wherever a rule with planned looks has set no level aside for this number of seeds
+   (`motet.study.sequential`: there, every p is divided by the look's share, and every interval is wider).
 
 2 and 3 need no adjustment over arms: each claims that something holds of *every* arm, and errs only if a test errs
 on the one arm of which it does not hold (an intersection–union test). 2 comes before 3 because a difference below
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 
 from motet.study.inference import Estimate, Observed, holm
 from motet.study.results import SINGLE, SUM, Decision, Rule
+from motet.study.sequential import shares
 
 MOST_SEEDS = 50
 """A verdict never asks for more further seeds than this."""
@@ -56,13 +58,13 @@ class Evidence:
         means = {task: estimate.mean for task, estimate in self.tasks.items() if not math.isnan(estimate.mean)}
         return max(means.items(), key=lambda item: item[1], default=("", 0.0))
 
-    def projected(self, more: int) -> "Evidence":
-        """With ``more`` seeds, if means and standard deviations stay."""
+    def projected(self, more: int, share: float = 1.0) -> "Evidence":
+        """With ``more`` seeds, at a look with this share of the level, if means and standard deviations stay."""
         return Evidence(
             self.arm,
-            _projected(self.delta_m, more),
-            _projected(self.over_sum, more),
-            {task: _projected(estimate, more) for task, estimate in self.tasks.items()},
+            _projected(self.delta_m, more, share),
+            _projected(self.over_sum, more, share),
+            {task: _projected(estimate, more, share) for task, estimate in self.tasks.items()},
             self.usable,
             self.step_cost,
         )
@@ -143,14 +145,18 @@ def order(e: Evidence) -> tuple[bool, float]:
     return (math.isnan(e.delta_m.mean), e.delta_m.mean)
 
 
-def _projected(estimate: Estimate, more: int) -> Estimate:
-    return estimate.projected(more) if isinstance(estimate, Observed) and estimate.seeds > 1 else estimate
+def _projected(estimate: Estimate, more: int, share: float) -> Estimate:
+    return estimate.projected(more, share) if isinstance(estimate, Observed) and estimate.seeds > 1 else estimate
 
 
-def more_seeds(evidence: Sequence[Evidence], rule: Rule, single_usable: bool) -> tuple[int | None, str]:
+def more_seeds(evidence: Sequence[Evidence], rule: Rule, single_usable: bool, seeds: int) -> tuple[int | None, str]:
     """The fewest further seeds with which the rule would decide if means and deviations stayed, and how."""
-    for more in range(1, MOST_SEEDS + 1):
-        decision, arm = outcome([e.projected(more) for e in evidence], rule, single_usable)
+    if rule.looks:
+        ahead = [(look - seeds, share) for look, share in shares(rule).items() if look > seeds and share > 0]
+    else:
+        ahead = [(more, 1.0) for more in range(1, MOST_SEEDS + 1)]
+    for more, share in ahead:
+        decision, arm = outcome([e.projected(more, share) for e in evidence], rule, single_usable)
         if decision != "UNDECIDED":
             return more, f"ADOPT {arm}" if decision == "ADOPT" else decision
     return None, ""

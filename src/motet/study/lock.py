@@ -1,11 +1,14 @@
 """One writer a folder, and no lock that outlives its process."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from motet.study.files import StoreError
 
 NAME = "lock.sqlite"
+_PATIENCE = 0.2
+"""Seconds: `is_held` touches the lock for a moment, and a start must not fail for that."""
 
 
 class Lock:
@@ -19,7 +22,7 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._held = sqlite3.connect(folder / NAME, timeout=0, isolation_level=None, check_same_thread=False)
+        self._held = sqlite3.connect(folder / NAME, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             self._held.execute("begin exclusive")
         except sqlite3.OperationalError:
@@ -34,3 +37,17 @@ class Lock:
     def release(self) -> None:
         """Let others write."""
         self._held.close()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a motet is writing in a folder now."""
+    if not (folder / NAME).exists():
+        return False
+    with closing(sqlite3.connect(f"{(folder / NAME).resolve().as_uri()}?mode=ro", uri=True, timeout=0)) as probe:
+        try:
+            probe.execute("select count(*) from sqlite_master")
+        except sqlite3.OperationalError:
+            return True
+        except sqlite3.DatabaseError:
+            return False
+    return False

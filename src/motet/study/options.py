@@ -1,68 +1,75 @@
 """The options of the commands, as the command line and its help have them."""
 
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from motet.problems.base import Training
 from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS
-from motet.study.results import Rule
 
-# Options that may be left open, without "{None}|" before their type in the help.
-OpenText = Annotated[str | None, arg(metavar="TEXT")]
-OpenPath = Annotated[Path | None, arg(metavar="PATH")]
-OpenInt = Annotated[int | None, arg(metavar="INT")]
-OpenFloat = Annotated[float | None, arg(metavar="FLOAT")]
+# Options that may be left open, without "{None}|" before their type in the help, and without "(default: None)" behind.
+OpenText = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+OpenPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+OpenInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+OpenFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+
+# In one line each: the help keeps the line breaks of a docstring.
+_PROBLEM = (
+    "A problem's name (`motet problems`), a CSV or Parquet file, or a function of your own code that returns a "
+    "motet.problems.Problem, also PATH/FILE.py:FUNCTION."
+)
+_ARMS = (
+    "METHOD[:option=value,...][@route], as in fair-grad:alpha=1 (`motet methods`), or groups, to update group by "
+    "group; an optimizer or another model may stand before, as in muon(lr=0.01)+sum or mmoe+sum. stl (a model a task) "
+    "and sum are always in."
+)
+_TRIALS = (
+    "Tune every arm before its seeds: learning rate, weight decay, dropout and the arm's own options. Every arm, stl "
+    "and sum too, gets so many trials. Default: 0, no tuning."
+)
 
 
+# Classes within a command are headings of its help: "table options", "rule options" …
 @dataclass(frozen=True)
-class Tasks:
-    """What to train on: a problem, or a table and its columns."""
+class Columns:
+    """What the columns of a table are; all others are features."""
 
-    problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE")]
-    """A problem's name (`motet problems`), or a CSV or Parquet file."""
-    target: Annotated[tuple[str, ...], arg(metavar="COLUMN[:TYPE] ...")] = ()
-    """Columns of the table to predict, each NAME or NAME:TYPE with TYPE regression, binary or multiclass."""
+    target: Annotated[tuple[str, ...], arg(metavar="COLUMN[:TYPE] ...", help_behavior_hint="")] = ()
+    """To predict, each NAME or NAME:TYPE with TYPE regression, binary or multiclass."""
     group: OpenText = None
-    """Column of the table whose rows must not be split, such as a patient's number."""
+    """Whose rows must not be split, such as a patient's number."""
     time: OpenText = None
-    """Column of the table to split by: train on what was earlier, test on what came later."""
-    drop: Annotated[tuple[str, ...], arg(metavar="COLUMN ...")] = ()
-    """Columns of the table to leave out."""
+    """To split by: train on what was earlier, test on what came later."""
+    drop: Annotated[tuple[str, ...], arg(metavar="COLUMN ...", help_behavior_hint="")] = ()
+    """To leave out, such as what is known only after the outcome."""
 
 
 @dataclass(frozen=True)
-class Compare(Tasks):
-    """Train the arms on a problem or a table, print the verdict and write the report.
+class Evidence:
+    """When to adopt an arm: fixed before the first result."""
 
-    Examples: motet compare digits-overlay --seeds 8 · motet compare patients.csv --target age er:binary grade
-    """
+    margin: OpenFloat = None
+    """A difference in Δm below this many points does not matter. Default: 1, or with --resume the study's own."""
+    worst_task: OpenFloat = None
+    """No task may lose more than this many per cent against single-task. Default: 10, or the study's own."""
+    max_seeds: OpenInt = None
+    """Add seeds to --seeds until the verdict is decided, up to so many; the 5 % are shared out between the looks."""
 
-    arms: Annotated[tuple[str, ...], arg(metavar="ARM ...")] = DEFAULT_ARMS
-    """METHOD[:option=value,...][@route], as in fair-grad:alpha=1@exact, or groups[:option=value,...] to update group by
-    group, with its controls groups:random, sum:steps=groups and sum:epochs=groups. An optimizer may stand before, as
-    in muon(lr=0.01)+sum, and another model, as in mmoe(experts=4)+sum or umda+self-guided. stl (a model a task) and sum
-    are always in."""
-    seeds: int = DEFAULT_SEEDS
-    """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
-    out: OpenPath = None
-    """Folder of the runs. Default: runs/PROBLEM."""
-    report: Path = Path("report.html")
-    """Where to write the report."""
-    resume: bool = False
-    """Go on with an interrupted study, or add arms or seeds to a finished one."""
+
+@dataclass(frozen=True)
+class TrainingChoice:
+    """How every arm is trained. Default: the problem's own."""
+
     epochs: OpenInt = None
-    """Most epochs a run. Default: the problem's own, as for all that follow."""
+    """Most epochs a run."""
     patience: OpenInt = None
     """Epochs without a better validation result before a run stops."""
     batch_size: OpenInt = None
     """Rows a step."""
     learning_rate: OpenFloat = None
-    """The same for every arm, unless its prefix sets lr."""
+    """The same for every arm, unless its prefix sets lr or --trials finds one."""
     weight_decay: OpenFloat = None
     """Of AdamW."""
     width: OpenInt = None
@@ -71,18 +78,50 @@ class Compare(Tasks):
     """Layers of the trunk."""
     dropout: OpenFloat = None
     """Share of the trunk's units that are dropped."""
-    margin: OpenFloat = None
-    """A difference in Δm below this many points does not matter. Default: 1, or with --resume the study's own."""
-    worst_task: OpenFloat = None
-    """No task may lose more than this many per cent against single-task. Default: 10, or the study's own."""
-    json: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where the work is done and shown."""
+
+    workers: int = 1
+    """Processes that train at the same time; the numbers stay the same."""
+    storage: Annotated[str | None, arg(metavar="URL", help_behavior_hint="")] = None
+    """Database that several machines share: postgresql://USER@HOST/NAME. Default: files in the study's folder."""
+    log: Annotated[tuple[str, ...], arg(metavar="tensorboard|mlflow ...", help_behavior_hint="")] = ()
+    """Write every epoch to these too. MLflow's server: MLFLOW_TRACKING_URI."""
+    json: Flag = False
     """Print the result as JSON."""
-    quiet: bool = False
+    quiet: Flag = False
     """No progress bar."""
 
 
 @dataclass(frozen=True)
-class Affinity(Tasks):
+class Compare:
+    """Train the arms on a problem or a table, print the verdict and write the report.
+
+    Examples: motet compare digits --seeds 8 · motet compare patients.csv --target age er:binary grade
+    """
+
+    problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE|MODULE:FUNCTION", help=_PROBLEM)]
+    table: Columns
+    rule: Evidence
+    training: TrainingChoice
+    running: Running
+    arms: Annotated[tuple[str, ...], arg(metavar="ARM ...", help=_ARMS)] = DEFAULT_ARMS
+    seeds: int = DEFAULT_SEEDS
+    """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
+    trials: Annotated[int | None, arg(metavar="INT", help_behavior_hint="", help=_TRIALS)] = None
+    out: OpenPath = None
+    """Folder of the runs. Default: runs/PROBLEM."""
+    report: Path = Path("report.html")
+    """Where to write the report."""
+    resume: Flag = False
+    """Go on with an interrupted study, or add arms or seeds to a finished one."""
+
+
+@dataclass(frozen=True)
+class Affinity:
     """Measure which tasks help which by a short training, and propose groups: map, timeline, look-ahead, cosines.
 
     Examples: motet affinity digits · motet affinity patients.csv --target age er grade · motet affinity train:loop
@@ -90,6 +129,7 @@ class Affinity(Tasks):
 
     problem: Annotated[Positional[str], arg(metavar="PROBLEM|TABLE|MODULE:FACTORY")]
     """A problem's name, a CSV or Parquet file, or a function of your own code that returns a motet.Loop."""
+    table: Columns
     epochs: OpenInt = None
     """Passes over the training rows. Default: 300 batches, or 10 passes where these are fewer, but at least 60 batches.
     """
@@ -103,21 +143,21 @@ class Affinity(Tasks):
     """Rate at which the affinity forgets. Default: so that it remembers about a third of the training."""
     out: Path = Path("affinity.html")
     """Where to write the page."""
-    json: bool = False
+    json: Flag = False
     """Print the result as JSON."""
-    quiet: bool = False
+    quiet: Flag = False
     """No progress bar."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write the HTML report of finished runs, also while a study is still running."""
+    """Write the HTML report of finished runs, also while a study is still running: then the verdict is one so far."""
 
     run: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER ...")]
     """Folders of studies, such as runs/digits-overlay."""
     out: OpenPath = None
     """Where to write it. Default: report.html in the study's folder."""
-    json: bool = False
+    json: Flag = False
     """Print the results as JSON instead of a table."""
 
 
@@ -127,9 +167,9 @@ class Methods:
 
     name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method's name."""
-    json: bool = False
+    json: Flag = False
     """Print JSON."""
-    markdown: bool = False
+    markdown: Flag = False
     """Print the table of the documentation."""
 
 
@@ -141,78 +181,5 @@ class Problems:
     """What to do."""
     name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """The problem to fetch."""
-    json: bool = False
+    json: Flag = False
     """Print JSON."""
-
-
-def check(training: Training, options: Compare) -> None:
-    """Refuse what can't be trained or written, before any work.
-
-    Raises:
-        ValueError: that names the option.
-    """
-    for name in ("epochs", "patience", "batch_size", "width", "depth"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(training, name)}")
-    if not 0 < training.learning_rate < math.inf:
-        raise ValueError(f"--learning-rate must be positive, not {training.learning_rate}")
-    if not 0 <= training.dropout < 1:
-        raise ValueError(f"--dropout must be at least 0 and below 1, not {training.dropout}")
-    limits = {
-        "weight-decay": training.weight_decay,
-        "margin": options.margin or 0.0,
-        "worst-task": options.worst_task or 0.0,
-    }
-    for name, value in limits.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"--{name} must be a number of at least 0, not {value}")
-    check_report(options.report)
-
-
-def check_affinity(options: Affinity) -> None:
-    """As `check`.
-
-    Raises:
-        ValueError: that names the option.
-    """
-    if options.epochs is not None and options.epochs < 1:
-        raise ValueError(f"--epochs must be at least 1, not {options.epochs}")
-    if options.runs < 1:
-        raise ValueError(f"--runs must be at least 1, not {options.runs}")
-    if options.decay is not None and not 0 < options.decay < 1:
-        raise ValueError(f"--decay must lie between 0 and 1, not {options.decay}")
-    if not 0 <= options.seed <= 2**32 - options.runs:
-        raise ValueError(
-            f"--seed must be a whole number from 0 to {2**32 - options.runs} with --runs {options.runs}, "
-            f"not {options.seed}"
-        )
-    check_report(options.out, "page")
-
-
-def check_report(path: Path, what: str = "report") -> None:
-    """Before training, and not after it."""
-    failed = f"the {what} can't be written"
-    try:
-        if path.is_dir():
-            raise ValueError(f"{failed}: {path} is a folder, name a file in it")
-        if path.exists() and not path.is_file():
-            raise ValueError(f"{failed}: {path} is a device or a pipe, name a file")
-        if not path.resolve().parent.is_dir():
-            raise ValueError(f"{failed}: there is no folder {path.resolve().parent}")
-        # Rights, names too long and a disk that is read-only are all seen by trying, beside the file that may be there.
-        trial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise ValueError(f"{failed}: {path.absolute().parent} takes no such file ({error.strerror})") from error
-
-
-def rule(options: Compare) -> Rule | None:
-    """None where nothing was said, so that a resumed study keeps its own."""
-    if options.margin is None and options.worst_task is None:
-        return None
-    default = Rule()
-    return Rule(
-        margin=default.margin if options.margin is None else options.margin,
-        worst_task=default.worst_task if options.worst_task is None else options.worst_task,
-    )

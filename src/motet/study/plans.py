@@ -23,6 +23,22 @@ _OBJECTS = ("tasks", "optimizer", "shared", "nonfinite", "scaler", "before_step"
 
 
 @dataclass(frozen=True)
+class Followed:
+    """What controls take over from a `groups` run: optimizer steps on a batch over its whole training, and the groups
+    updated in a batch after its warm-up; rounded means, 1 where it broke down at once."""
+
+    steps: int
+    groups: int
+
+    @staticmethod
+    def of(run: Run) -> "Followed":
+        """Of a finished run."""
+        mean = run.groups.mean if run.groups is not None else math.nan
+        steps = max(1, round(run.cost.updates / run.cost.steps)) if run.cost.steps else 1
+        return Followed(steps, max(1, round(mean)) if math.isfinite(mean) else 1)
+
+
+@dataclass(frozen=True)
 class Repeats:
     """The plain sum with ``times`` optimizer steps on every batch, or ``times`` the epochs; None: as many as the
     `groups` run of the same seed made on a batch, the rounded mean over its whole training, warm-up and all."""
@@ -35,9 +51,9 @@ class Repeats:
         """Whether it must be trained after `groups`."""
         return self.times is None
 
-    def settled(self, groups: Run) -> "Repeats":
+    def settled(self, groups: Followed) -> "Repeats":
         """With its number filled in."""
-        return replace(self, times=max(1, round(groups.cost.updates / groups.cost.steps))) if self.follows else self
+        return replace(self, times=groups.steps) if self.follows else self
 
     def check(self, tasks: Sequence[str]) -> None:
         """Any tasks will do."""
@@ -77,10 +93,9 @@ class Grouped:
         """Name of what combines the tasks of a group."""
         return str(dict(self.options).get("method", SUM))
 
-    def settled(self, groups: Run) -> "Grouped":
-        """With its number filled in; one group where that run broke down at once."""
-        mean = groups.groups.mean if groups.groups is not None else math.nan
-        return replace(self, number=max(1, round(mean)) if math.isfinite(mean) else 1) if self.follows else self
+    def settled(self, groups: Followed) -> "Grouped":
+        """With its number filled in."""
+        return replace(self, number=groups.groups) if self.follows else self
 
     def check(self, tasks: Sequence[str]) -> None:
         """Whether the groups are those of these tasks.
@@ -168,7 +183,7 @@ def read_grouped(text: str, rest: str, route: str) -> tuple[str, Grouped]:
             given["method"] = methods.entry(name).name
         except ValueError as error:
             raise ValueError(f"arm {text!r}: {error}") from None
-    options = canonical(given, {} if kind == "released" else _defaults())
+    options = canonical(given, {} if kind == "released" else defaults())
     _check_options(text, kind, dict(options))
     head = {
         "learned": [],
@@ -189,7 +204,8 @@ def read_grouped(text: str, rest: str, route: str) -> tuple[str, Grouped]:
     return label, plan
 
 
-def _defaults() -> dict[str, Any]:
+def defaults() -> dict[str, Any]:
+    """Options of `GroupedUpdates` that an arm may write, with their defaults."""
     parameters = inspect.signature(GroupedUpdates).parameters
     return {name: parameter.default for name, parameter in parameters.items() if name not in _OBJECTS}
 
@@ -206,7 +222,7 @@ def _check_bare(text: str, word: str) -> None:
 
 
 def _check_options(text: str, kind: str, options: dict[str, Any]) -> None:
-    known = list(_defaults())
+    known = list(defaults())
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, [*known, "fixed", "random", "released"], n=1)

@@ -268,11 +268,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over paired seeds with its 95 % BCa bootstrap interval; the bounds are NaN below two seeds."""
+    """A mean over paired seeds with its BCa bootstrap interval of `Summary.level`; bounds are NaN below two seeds."""
 
     mean: float
     low: float
     high: float
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -289,10 +292,12 @@ class ArmSummary:
     worst_task: str
     worst_change: float
     harmed: list[str]
-    """Tasks whose interval lies wholly on the worse side of single-task."""
+    """Tasks that are shown to be worse than single-task: by their interval and by the sign-flip test with Holm over
+    this arm's tasks."""
     over_sum: Interval
     """Δm of this arm minus Δm of the plain sum, in points; negative = better than the sum."""
     p_sum: float
+    """Two-sided sign-flip tests; at a planned look they are divided by its share of the level."""
     p_sum_holm: float
     p_single: float
     seconds_per_step: float
@@ -316,6 +321,25 @@ class ArmSummary:
     """Share of the batches that the warm-up took, the mean over the other seeds; NaN where there are none."""
     undivided: int = 0
     """Seeds in which every task was alone, or all were in one group, from the first batch to the last."""
+    suspected: list[str] = field(default_factory=list)
+    """Tasks whose interval lies on the worse side of single-task, but that are not shown to be harmed."""
+    mde_sum: float = math.nan
+    """Points of Δm by which this arm would have to differ from the sum to be shown with probability 0.8, given its
+    spread, the number of seeds, the look's share and Holm's factor; infinite where no difference could be shown."""
+    mde_single: float = math.nan
+    """The same against single-task, without Holm."""
+    specialised: Interval = UNKNOWN
+    """Δm with a checkpoint for every task, each at its own best epoch, as single-task has; unknown where a run did not
+    keep it."""
+    delta_m_resampled: Interval = UNKNOWN
+    """Δm with Nadeau's and Bengio's corrected variance, where seeds split the same rows anew; for information."""
+    over_sum_resampled: Interval = UNKNOWN
+    """The same of the difference to the sum."""
+    on_front: bool = False
+    """Whether no other arm, single-task among them, has a mean change that is as good for every task and better for
+    one. With many tasks nearly every arm is on the front."""
+    hypervolume: float = math.nan
+    """Share of `Summary.hypervolume` that only this arm contributes; NaN where that is NaN."""
 
 
 @dataclass(frozen=True)
@@ -381,6 +405,8 @@ class Verdict:
     seeds: int
     more_seeds: int | None
     """How many more seeds would decide, where undecided and it can be told."""
+    refused: bool = False
+    """Whether a verdict was refused whatever the numbers, as the arms had unequal budgets."""
 
 
 @dataclass(frozen=True)
@@ -394,3 +420,8 @@ class Summary:
     """Mean single-task result of every task, on the metric's own scale."""
     comparisons: list[Comparison] = field(default_factory=list)
     """Arms that update group by group against their controls; none where there is no such arm."""
+    level: float = 0.95
+    """Of all intervals; higher at a planned look, which has only a share of the rule's level."""
+    hypervolume: float = math.nan
+    """Volume that the front of all arms dominates in the space of the tasks' mean changes, up to a change of
+    ``rule.worst_task`` per cent for every task; single-task alone has 1. For 2 to 4 tasks, else NaN."""

@@ -1,21 +1,32 @@
 """From finished runs to the verdict's table: pairing by seed, changes against single-task, intervals, tests, costs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
-from statistics import median
 
 import numpy as np
 
 from motet.metrics.mean_rank import mean_rank
 from motet.problems.base import Task
-from motet.study import caveats
-from motet.study.inference import Observed, Values, observe
+from motet.study import budgets, caveats, crosschecks
+from motet.study.coverage import covered
+from motet.study.fairness import of_step_lengths, of_tuning, refusal
+from motet.study.inference import Observed, Values, level, observe
 from motet.study.judgement import Evidence, above, adjusted_p, below
 from motet.study.pairing import Paired, listed, mean, pair
-from motet.study.results import SINGLE, SUM, ArmSummary, Comparison, Groups, Interval, Rule, Run, RunCost, Summary
+from motet.study.results import (
+    SINGLE,
+    SUM,
+    Comparison,
+    Rule,
+    Run,
+    Summary,
+    Tuning,
+)
 from motet.study.roles import role
+from motet.study.rows import Context, Observations, interval, middle, of_arm
+from motet.study.sequential import look_at
 from motet.study.verdict import decide
 
 DEFAULT_RULE = Rule()
@@ -28,6 +39,8 @@ def summarise(
     *,
     higher_is_better: Mapping[str, bool],
     notes: Sequence[str] = (),
+    tuning: Tuning | None = None,
+    rows_recur: bool = False,
 ) -> Summary:
     r"""Compare all arms with single-task and the plain sum, paired by seed, and decide.
 
@@ -50,6 +63,10 @@ def summarise(
     over the arm's paired seeds, numbers of optimizer steps and forward passes are means. All reasons for leaving
     something out are among the verdict's reasons.
 
+    If the rule has planned looks, every interval and p-value is that of this look (`motet.study.sequential`), and a
+    candidate that lacks one of its seeds is left out of the decision. No verdict is given on arms that were tuned with
+    unequal numbers of trials (`motet.study.fairness`).
+
     Arms that learn groups are also compared with each of their controls, by the same differences of Δm, intervals and
     tests as with the sum. The tests are not adjusted for their number: a gain is the grouping's only if *every* control
     is beaten, and that claim errs only if the test errs on the one control that is not.
@@ -60,18 +77,27 @@ def summarise(
         rule: When to adopt.
         higher_is_better: The direction of each task's metric.
         notes: What else the verdict's reasons must say, about the data or how the study was run.
+        tuning: How the arms were tuned, if they were.
+        rows_recur: Whether every seed splits the same rows anew. Then, where the runs' ``provenance`` has the numbers
+            of ``rows`` ({"train": …, "test": …}), intervals with a corrected variance are given for information.
 
     Raises:
-        ValueError: if single-task or the sum is missing or they share no seed, for two runs of one arm with one
-            seed, for a task without a result or a direction, or if no task is left to compare.
+        ValueError: if the looks of the rule are not increasing, if single-task or the sum is missing or they share no
+            seed, for two runs of one arm with one seed, for a task without a result or a direction, or if no task is
+            left to compare.
 
     Cost:
         About 0.2 s for 10 arms, 10 seeds and 14 tasks.
     """
     paired = pair([task.name for task in tasks], runs, higher_is_better)
-    observed = _observe(paired)
+    look = look_at(rule, len(paired.seeds))
+    if rule.looks:
+        for arm, own in paired.runs.items():
+            if 0 < len(own) < look.seeds:
+                paired.broken.setdefault(arm, f"it has {len(own)} of the {look.seeds} seeds of this look")
+    logs, same_tasks = _logs(paired)
+    observed = _observe(paired, logs, look.share)
     shared = [arm for arm in paired.runs if arm != SINGLE]
-    costs = {arm: [run.cost for run in by_seed.values()] for arm, by_seed in paired.runs.items()}
     step_costs = {arm: _step_cost(paired.runs[arm], paired.runs[SUM]) for arm in paired.runs}
     evidence = [
         Evidence(arm, o.delta_m, o.over_sum, o.tasks, arm not in paired.broken, step_costs[arm])
@@ -79,99 +105,120 @@ def summarise(
         if arm != SINGLE
     ]
     holm = adjusted_p([e for e in evidence if e.arm != SUM])
-    ranks = _ranks({arm: observed[arm].tasks for arm in shared})
-    rows = []
-    for arm, o in observed.items():
-        found = [run.groups for run in paired.runs[arm].values() if run.groups]
-        worst, change = Evidence(arm, o.delta_m, o.over_sum, o.tasks).worst if arm != SINGLE else ("", 0.0)
-        rows.append(
-            ArmSummary(
-                arm=arm,
-                seeds=o.delta_m.seeds,
-                delta_m=_interval(o.delta_m),
-                log_ratio=_interval(o.log_ratio),
-                mean_rank=ranks.get(arm, math.nan),
-                per_task={task: _interval(e) for task, e in o.tasks.items()},
-                worst_task=worst,
-                worst_change=change,
-                harmed=[task for task, e in o.tasks.items() if e.low > 0],
-                over_sum=_interval(o.over_sum),
-                p_sum=o.over_sum.p() if arm != SUM else math.nan,
-                p_sum_holm=holm.get(arm, math.nan),
-                p_single=o.delta_m.p() if arm != SINGLE else math.nan,
-                seconds_per_step=_median(cost.seconds_per_step for cost in costs[arm]),
-                step_cost=step_costs[arm],
-                total_seconds=_median(cost.seconds for cost in costs[arm]),
-                peak_memory_mib=_median(cost.peak_memory_mib for cost in costs[arm]),
-                forwards_per_step=_median(cost.forwards_per_step for cost in costs[arm]),
-                backwards_per_step=_median(cost.backwards_per_step for cost in costs[arm]),
-                step_length=_median(cost.step_length for cost in costs[arm]),
-                parameters=_parameters(costs[arm]),
-                updates=mean(np.array([cost.updates or math.nan for cost in costs[arm]])),
-                forwards=mean(np.array([cost.forwards or math.nan for cost in costs[arm]])),
-                groups=mean(np.array([groups.mean for groups in found])),
-                unlearnt=sum(groups.warmup is None for groups in found),
-                warmup=mean(np.array([g.warmup / g.batches for g in found if g.warmup is not None and g.batches])),
-                undivided=sum(map(_undivided, found)),
-            )
-        )
-    left_out = [f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()]
-    reasons = [*left_out, *paired.notes, *caveats.of_runs(runs), *notes]
-    verdict = decide(evidence, rule, len(paired.seeds), SINGLE not in paired.broken, reasons)
-    return Summary(rows, verdict, rule, paired.baseline, _against_controls(paired, rule))
+    usable = [arm for arm in observed if arm not in paired.broken]
+    context = Context(
+        rule=rule,
+        share=look.share,
+        family=max(len(holm), 1),
+        holm=holm,
+        ranks=_ranks({arm: observed[arm].tasks for arm in shared}),
+        step_costs=step_costs,
+        front=covered({arm: _means(observed[arm].tasks, paired) for arm in usable}, rule.worst_task),
+        ratio=_test_over_train(runs) if rows_recur else math.nan,
+    )
+    rows = [of_arm(arm, o, paired.runs[arm], context) for arm, o in observed.items()]
+    refused, remedy = refusal(runs)
+    verdict = decide(evidence, rule, len(paired.seeds), SINGLE not in paired.broken, refused=refused)
+    reasons = [
+        *([remedy] if refused else []),
+        *verdict.reasons,
+        *crosschecks.sentences(
+            [row for row in rows if row.arm in usable], verdict, rule, level(look.share), same_tasks
+        ),
+        *[f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()],
+        *paired.notes,
+        *caveats.of_runs(runs),
+        *budgets.disagreements(budgets.ledger(paired), rule.alpha),
+        *of_step_lengths(rows, runs),
+        *of_tuning(runs, tuning, rows_recur),
+        *notes,
+    ]
+    return Summary(
+        rows,
+        replace(verdict, reasons=reasons),
+        rule,
+        paired.baseline,
+        _against_controls(paired, rule, look.share),
+        level(look.share),
+        context.front.volume,
+    )
 
 
-@dataclass(frozen=True)
-class _Observed:
-    delta_m: Observed
-    log_ratio: Observed
-    over_sum: Observed
-    tasks: dict[str, Observed]
+def _means(tasks: Mapping[str, Observed], paired: Paired) -> Values:
+    """Mean changes of the tasks that enter Δm."""
+    return np.array([e.mean for e, enters in zip(tasks.values(), paired.compared, strict=True) if enters == 1])
 
 
-def _observe(paired: Paired) -> dict[str, _Observed]:
-    changes = _changes(paired)
-    logs = _logs(paired)
+def _test_over_train(runs: Sequence[Run]) -> float:
+    """Rows tested over rows trained on, the mean over runs; NaN unless all runs know them."""
+    known = [run.provenance.get("rows") or {} for run in runs]
+    if not all(rows.get("train", 0) > 0 and rows.get("test", 0) > 0 for rows in known):
+        return math.nan
+    return float(np.mean([rows["test"] / rows["train"] for rows in known]))
+
+
+def _observe(paired: Paired, logs: Mapping[str, Values], share: float) -> dict[str, Observations]:
+    changes = _changes(paired, paired.results)
+    special = _changes(paired, {arm: _specialised(arm, paired) for arm in paired.results})
     delta_m = {arm: _row_means(table) for arm, table in changes.items()}
     rows: list[Values] = []
     for arm, table in changes.items():
-        rows += [delta_m[arm], _row_means(logs[arm]), delta_m[arm] - delta_m[SUM], *table.T]
-    found = iter(observe(rows))
+        own = [delta_m[arm], _row_means(logs[arm]), delta_m[arm] - delta_m[SUM], _row_means(special[arm])]
+        rows += [*own, *table.T]
+    found = iter(observe(rows, share))
     return {
-        arm: _Observed(next(found), next(found), next(found), {task: next(found) for task in paired.tasks})
+        arm: Observations(
+            next(found), next(found), next(found), next(found), {task: next(found) for task in paired.tasks}
+        )
         for arm in changes
     }
 
 
-def _changes(paired: Paired) -> dict[str, Values]:
+def _specialised(arm: str, paired: Paired) -> Values:
+    """Results with a checkpoint a task (S, K), holes where the arm's results have them; NaN if any run lacks them."""
+    own, table = paired.runs[arm], np.full_like(paired.results[arm], np.nan)
+    if not all(task in run.specialised for run in own.values() for task in paired.tasks):
+        return table
+    for row, seed in enumerate(paired.seeds):
+        if seed in own:
+            table[row] = [own[seed].specialised[task] for task in paired.tasks]
+    return np.where(np.isfinite(paired.results[arm]), table, np.nan)
+
+
+def _changes(paired: Paired, results: Mapping[str, Values]) -> dict[str, Values]:
     """Changes against single-task in per cent (S, K)."""
-    level = np.array(list(paired.baseline.values())) * paired.compared  # NaN rather than a division by zero
-    scale = 100 * paired.directions / np.abs(level)
+    base = np.array(list(paired.baseline.values())) * paired.compared  # NaN rather than a division by zero
+    scale = 100 * paired.directions / np.abs(base)
     single = paired.results[SINGLE]
-    return {arm: (table - single) * scale for arm, table in paired.results.items()}
+    return {arm: (table - single) * scale for arm, table in results.items()}
 
 
-def _against_controls(paired: Paired, rule: Rule) -> list[Comparison]:
+def _against_controls(paired: Paired, rule: Rule, share: float) -> list[Comparison]:
     """Every arm that learns groups against the sum and every control that did not break down."""
-    delta_m = {arm: _row_means(table) for arm, table in _changes(paired).items() if arm not in paired.broken}
+    delta_m = {
+        arm: _row_means(table) for arm, table in _changes(paired, paired.results).items() if arm not in paired.broken
+    }
     learning = [arm for arm in delta_m if role(arm) == "groups"]
     controls = [arm for arm in delta_m if arm == SUM or role(arm) not in (None, "groups")]
     pairs = list(product(learning, controls))
-    found = observe([delta_m[arm] - delta_m[control] for arm, control in pairs])
+    found = observe([delta_m[arm] - delta_m[control] for arm, control in pairs], share)
     return [
-        Comparison(arm, control, _interval(o), o.p(), below(o, 0.0, rule.alpha), above(o, 0.0, rule.alpha))
+        Comparison(arm, control, interval(o), o.p(), below(o, 0.0, rule.alpha), above(o, 0.0, rule.alpha))
         for (arm, control), o in zip(pairs, found, strict=True)
     ]
 
 
-def _logs(paired: Paired) -> dict[str, Values]:
-    """Log-ratios to single-task in per cent (S, K); NaN for a task with a result that is not positive in any run."""
+def _logs(paired: Paired) -> tuple[dict[str, Values], bool]:
+    """Log-ratios to single-task in per cent (S, K); NaN for a task with a result that is not positive in any run.
+
+    And whether no task is left out for that.
+    """
     stacked = np.stack(list(paired.results.values()))
     positive = [not (stacked[:, :, k] <= 0).any() for k in range(len(paired.tasks))]
     if names := [task for task, ok in zip(paired.tasks, positive, strict=True) if not ok]:
         paired.notes.append(f"The log-ratio leaves out {listed('task', names)}: not all results are positive.")
     logs = {arm: np.log(np.where(positive, table, np.nan)) for arm, table in paired.results.items()}
-    return {arm: 100 * paired.directions * (table - logs[SINGLE]) for arm, table in logs.items()}
+    return {arm: 100 * paired.directions * (table - logs[SINGLE]) for arm, table in logs.items()}, all(positive)
 
 
 def _ranks(arms: Mapping[str, Mapping[str, Observed]]) -> dict[str, float]:
@@ -189,26 +236,7 @@ def _ranks(arms: Mapping[str, Mapping[str, Observed]]) -> dict[str, float]:
 
 def _step_cost(own: Mapping[int, Run], the_sum: Mapping[int, Run]) -> float:
     pairs = [(run.cost.seconds_per_step, the_sum[seed].cost.seconds_per_step) for seed, run in own.items()]
-    return _median(seconds / base for seconds, base in pairs if base > 0)
-
-
-def _interval(estimate: Observed) -> Interval:
-    return Interval(estimate.mean, estimate.low, estimate.high)
-
-
-def _undivided(groups: Groups) -> bool:
-    return bool(groups.timeline) and all(
-        len(part.groups) == 1 or all(len(group) == 1 for group in part.groups) for part in groups.timeline
-    )
-
-
-def _parameters(costs: Sequence[RunCost]) -> int:
-    return round(median(cost.parameters for cost in costs)) if costs else 0
-
-
-def _median(values: Iterable[float]) -> float:
-    finite = [value for value in values if not math.isnan(value)]
-    return median(finite) if finite else math.nan
+    return middle(seconds / base for seconds, base in pairs if base > 0)
 
 
 def _row_means(table: Values) -> Values:

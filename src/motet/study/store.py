@@ -7,17 +7,18 @@ away at the next start. A folder that is no whole run for another reason is move
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from motet.study import description as described
-from motet.study import history, index, lock
+from motet.study import history, index, live, lock
 from motet.study.description import Description, read_study
 from motet.study.files import DamagedError, StoreError, read_json, write_json
 from motet.study.fit import Trained
+from motet.study.jobs import other_data
 from motet.study.results import Run
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,17 @@ class Store:
         """One finished run."""
         return self._runs[arm, seed]
 
+    @property
+    def keys(self) -> Set[tuple[str, int]]:
+        """Arm and seed of all finished runs."""
+        return self._runs.keys()
+
+    def trained(self, arm: str, seed: int) -> Trained:
+        """One finished run with its parameters and predictions."""
+        place = self.path(arm, seed)
+        tensors = (load_file(place / f"{name}.safetensors") for name in ("model", "predictions"))
+        return Trained(self.get(arm, seed), *tensors)
+
     def seeds(self, arms: Iterable[str]) -> int:
         """How many seeds these arms have in common."""
         of = [{seed for name, seed in self._runs if name == arm} for arm in arms]
@@ -86,11 +98,12 @@ class Store:
         Raises:
             StoreError: that names the seed.
         """
-        if any(run.provenance["data"] != fingerprint for (_, other), run in self._runs.items() if other == seed):
-            raise StoreError(
-                f"the data of seed {seed} are not those that the finished runs in {self.folder} were trained on: "
-                "start anew in another folder with --out"
-            )
+        if self.data(seed) not in ("", fingerprint):
+            raise other_data(seed, self.folder)
+
+    def data(self, seed: int) -> str:
+        """Fingerprint of the data of a seed's finished runs; empty where there are none."""
+        return next((str(run.provenance["data"]) for (_, other), run in self._runs.items() if other == seed), "")
 
     def put(self, trained: Trained) -> Path:
         """Keep a finished run."""
@@ -198,7 +211,7 @@ def _check_free(folder: Path, resume: bool) -> None:
             )
     elif folder.exists():
         # A kill before study.json was there leaves these.
-        ours = {"runs", "study.tmp", history.NAME, "history.tmp"}
+        ours = {"runs", "study.tmp", history.NAME, "history.tmp", live.NAME, "progress.tmp"}
         ours |= {name + end for name in (lock.NAME, "index.sqlite") for end in ("", "-journal")}
         held = [path for path in (folder / "runs").glob("*") if not path.name.startswith(".")]
         if held or any(path.name not in ours for path in folder.iterdir()):

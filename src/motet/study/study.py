@@ -2,8 +2,8 @@
 
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +12,20 @@ from motet import problems
 from motet.metrics import METRICS
 from motet.problems.base import Data, Problem, Task, Training
 from motet.problems.table import TableProblem
-from motet.study import caveats, history
+from motet.study import caveats, history, looks, recipes, tables
 from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS, Arm, parse_all, parse_seeds
+from motet.study.database import address
 from motet.study.description import Description, read_study
+from motet.study.exchange import Exchange
 from motet.study.files import StoreError
-from motet.study.fit import Trained
-from motet.study.inference import seeds_needed
-from motet.study.progress import Progress
-from motet.study.provenance import command, fingerprint, versions
-from motet.study.results import GROUPS, SINGLE, SUM, Rule, Run, Summary, Verdict
+from motet.study.jobs import Bench, Recipe
+from motet.study.live import Live, read_state
+from motet.study.pool import Inline, Pool
+from motet.study.provenance import versions
+from motet.study.results import SINGLE, SUM, Rule, Run, Summary, Tuning, Verdict
+from motet.study.runner import Crew, Logger, Runner
+from motet.study.schedule import alone, check_followers, ordered
+from motet.study.sequential import seeds_needed
 from motet.study.statistics import summarise
 from motet.study.store import Store, default_folder, read_runs
 from motet.study.threads import single_thread
@@ -45,7 +50,17 @@ class Study:
         training: How every arm trains. Default: the problem's own.
         rule: When to adopt; fix it before you look at results. Default: `Rule()`, or that of the study that is
             resumed, which can't be changed.
-        progress: Whether to show a bar with the time left.
+        workers: How many processes train at once, with the numbers of one. Their problem must hold no open files.
+        storage: Database through which several machines or processes share the runs, each with its own ``out``:
+            ``postgresql://USER@HOST/NAME``, or ``sqlite:///FILE`` on one machine. All name the same arms and seeds and
+            end with the complete table. Machines should have alike processors: others differ in the last digits.
+        max_seeds: Add seeds until the verdict is decided, up to so many; ``seeds`` are then those of the first look at
+            it, and the next ones follow them. Fixed in the rule, which shares its level out between the looks.
+        look_every: After how many more seeds to look again.
+        tuning: How every arm is tuned first, or in how many trials. Default: not, or as the study that is resumed; with
+            an arm that needs it, such as ``sum:tuned``, `motet.study.tuning.DEFAULT_TRIALS`.
+        loggers: Told of every run that is trained here, as `motet.study.runner.Logger` says.
+        progress: Whether to show a bar with the time left, or a line now and then where there is no terminal.
 
     Raises:
         ValueError: for an unknown problem or arm, and where ``out`` holds something else.
@@ -65,26 +80,41 @@ class Study:
         resume: bool = False,
         training: Training | None = None,
         rule: Rule | None = None,
+        workers: int = 1,
+        storage: str | None = None,
+        max_seeds: int | None = None,
+        look_every: int = looks.DEFAULT_EVERY,
+        tuning: Tuning | int | None = None,
+        loggers: Sequence[Logger] = (),
         progress: bool = False,
     ) -> None:
         self.problem = problems.get(problem) if isinstance(problem, str) else problem
         self.arms: list[Arm] = parse_all(arms)
-        if not resume and (alone := _alone(self.arms)):
-            raise ValueError(alone)
+        if not resume and (why := alone(self.arms)):
+            raise ValueError(why)
         self.seeds = parse_seeds(seeds)
         self.training = training or self.problem.training
-        self.progress = progress
+        self.workers, self.storage = _whole("workers", workers), storage
+        if storage is not None:
+            address(storage)
+        self.loggers, self.progress = loggers, progress
         self.resume = resume
         self.folder = Path(out) if out is not None else default_folder(self.problem.name, resume)
+        self._looks = None if max_seeds is None else looks.plan(len(self.seeds), max_seeds, look_every)
+        if rule is not None and self._looks is not None:
+            rule = replace(rule, looks=self._looks)
+        if rule is not None and rule.looks and len(self.seeds) > rule.looks[-1]:
+            raise ValueError(f"the rule looks at {rule.looks[-1]} seeds at most, and {len(self.seeds)} are named")
         self._rule = rule
+        self._tuning = Tuning(_whole("tuning", tuning), self.training.epochs) if isinstance(tuning, int) else tuning
         self._summary: Summary | None = None
-        self._data: tuple[int, Data, str] | None = None
+        self._bench = Bench(self.problem, self.folder)
 
     @property
     def rule(self) -> Rule:
         """When to adopt: that of the study in the folder, where it is this one."""
         stored = self._stored()
-        return stored.rule if stored is not None else self._rule or Rule()
+        return stored.rule if stored is not None else self._new_rule(None)
 
     def too_few_seeds(self) -> str | None:
         """Why these seeds can't show that an arm is better than the plain sum, however large the difference."""
@@ -93,62 +123,77 @@ class Study:
         except StoreError:
             runs = []  # Whatever is wrong with the folder, `run` says or mends it.
         arms = {arm.label for arm in self.arms} | {run.arm for run in runs}
-        seeds = len({*self.seeds, *(run.seed for run in runs)})
+        seeds = len({*self._planned(self.rule), *(run.seed for run in runs)})
         candidates = len(arms - {SINGLE, SUM})
-        needed = seeds_needed(self.rule.alpha, max(candidates, 1))
-        if seeds >= needed:
+        needed = seeds_needed(self.rule, max(candidates, 1))
+        if needed is not None and seeds >= needed:
             return None
         which = "an arm" if candidates <= 1 else f"one of {candidates} arms"
         return (
             f"{seeds} {'seed' if seeds == 1 else 'seeds'} can't show that {which} is better than the plain sum, "
-            f"however large the difference; {needed} can"
+            f"however large the difference; {'more looks' if needed is None else needed} can"
         )
 
     def run(self) -> "Study":
-        """Train what is not trained yet. Ctrl-C loses the run in progress and nothing else.
+        """Train what is not trained yet. Ctrl-C loses the runs in progress and nothing else.
 
         Raises:
-            StoreError: if the folder can't be used, or its runs have other settings, data or another rule.
+            StoreError: if the folder can't be used, or its runs have other settings, data or another rule; if the
+                database can't be used, or a process that trains dies.
             ValueError: if single-task or the plain sum can't be trained; see `motet.study.training.train`.
         """
-        description = self._describe()
-        for arm in self.arms:
-            arm.check([task.name for task in description.tasks])
-            arm.check_model(self.problem, self._load(description.first_seed)[0], self.training)
-        with Store(self.folder, description, self.resume) as store:
-            self.resume = True  # A second call goes on with what the first one did.
-            self._summary = None
-            todo = [(arm, seed) for seed in self.seeds for arm in self.arms if (arm.label, seed) not in store]
-            for seed in self.seeds:
-                arms = [arm for arm, other in todo if other == seed]
-                if alone := _alone(arms, (GROUPS, seed) in store):
-                    raise ValueError(alone)
-            # Within a seed, what takes its number of groups from another arm comes after it.
-            todo.sort(key=lambda item: (self.seeds.index(item[1]), item[0].follows))
-            with single_thread(), Progress(self.progress, len(todo), self.training.epochs) as progress:
-                for count, (arm, seed) in enumerate(todo):
-                    data, known = self._load(seed)
-                    store.check_data(seed, known)
-                    if arm.follows:
-                        arm = arm.settled(store.get(GROUPS, seed))
-                    progress.start(f"{arm.label}, seed {seed}", arm.longer)
-                    reference = None if arm.label == SINGLE else store.get(SINGLE, seed).validation
-                    trained = train(self.problem, data, arm, seed, self.training, reference, progress.epoch)
-                    if count == 0:
-                        history.started(self.folder, command())
-                    store.put(
-                        _with_provenance(
-                            trained,
-                            id=store.path(arm.label, seed).name,
-                            study=description.digest(),
-                            data=known,
-                            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-                            **description.versions,
-                        )
-                    )
-                    progress.finish()
-            history.looked(self.folder, store.seeds((SINGLE, SUM)))
+        with single_thread():
+            description = self._describe()
+            data = self._bench.load(description.first_seed)[0]
+            for arm in self.arms:
+                arm.check([task.name for task in description.tasks])
+                arm.check_model(self.problem, data, self.training)
+            with Store(self.folder, description, self.resume) as store:
+                self.resume = True  # A second call goes on with what the first one did.
+                self._train(store)
         return self
+
+    def _train(self, store: Store) -> None:
+        """Tune, then train up to each look at the verdict in turn, until it is decided."""
+        check_followers(ordered(self.arms, self._planned(store.description.rule), store.keys), store.keys)
+        seconds = [(arm, store.get(arm, seed).cost.seconds) for arm, seed in store.keys]
+        with ExitStack() as stack:
+            exchange = None
+            if self.storage is not None:
+                exchange = stack.enter_context(closing(Exchange(self.storage, store.description)))
+            live = stack.enter_context(Live(self.folder, self.progress, self.workers, seconds))
+            runner = Runner(store, self._recipes(store, live), live, exchange, self.loggers)
+            crew: Crew = Inline(self._bench, train, runner.tick)
+            if self.workers > 1:
+                crew = Pool(self.workers, self.problem, self.folder, runner.tick)
+            stack.callback(crew.close)
+            planned = self._planned(store.description.rule)
+            for count in store.description.rule.looks or (len(planned),):
+                runner.run(crew, self.arms, planned[:count])
+                self._summary = None
+                # Who has gone beyond a look has found it undecided, and would now see seeds that it did not have.
+                if not {seed for _, seed in store.keys} - set(planned[:count]) or count == len(planned):
+                    history.looked(self.folder, store.seeds((SINGLE, SUM)))
+                    if count < len(planned) and self.verdict().decision != "UNDECIDED":
+                        break
+
+    def _recipes(self, store: Store, live: Live) -> dict[str, Recipe]:
+        """How each arm is trained, after tuning where the study has it."""
+        tuning, rule = store.description.tuning, store.description.rule
+        if tuning is None:
+            return recipes.usual(self.arms, self.training)
+        return recipes.tuned(
+            self.problem,
+            lambda seed: self._bench.load(seed)[0],
+            self.arms,
+            self.training,
+            tuning,
+            store=store,
+            storage=self.storage,
+            workers=self.workers,
+            live=live,
+            runs=rule.looks[0] if rule.looks else len(self.seeds),
+        )
 
     def runs(self) -> list[Run]:
         """All finished runs in the folder: this study's arms in their order, then arms of earlier starts."""
@@ -181,11 +226,13 @@ class Study:
                 runs,
                 higher_is_better={task.name: METRICS[task.metric].higher_is_better for task in stored.tasks},
                 rule=stored.rule,
+                tuning=stored.tuning,
+                rows_recur=stored.table,
                 notes=[
                     *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs))),
                     *caveats.of_architectures(runs),
                     *caveats.of_seeds(runs, stored.table),
-                    *caveats.of_looks(history.read_history(self.folder).looks),
+                    *caveats.of_looks(history.read_history(self.folder).looks, stored.rule.looks),
                 ],
             )
         return self._summary
@@ -196,25 +243,7 @@ class Study:
 
     def table(self) -> pd.DataFrame:
         """One row an arm: Δm with its interval, the comparison with the plain sum, worst task and cost."""
-        rows = [
-            {
-                "arm": arm.arm,
-                "seeds": arm.seeds,
-                "delta_m": arm.delta_m.mean,
-                "delta_m_low": arm.delta_m.low,
-                "delta_m_high": arm.delta_m.high,
-                "mean_rank": arm.mean_rank,
-                "over_sum": arm.over_sum.mean,
-                "p_sum_holm": arm.p_sum_holm,
-                "worst_task": arm.worst_task,
-                "worst_change": arm.worst_change,
-                "harmed": len(arm.harmed),
-                "step_cost": arm.step_cost,
-                "peak_memory_mib": arm.peak_memory_mib,
-            }
-            for arm in self.summary().arms
-        ]
-        return pd.DataFrame(rows).set_index("arm")
+        return tables.table(self.summary())
 
     def report(self, path: str | Path = "report.html") -> Path:
         """Write the report, one HTML file that needs nothing else."""
@@ -240,14 +269,9 @@ class Study:
                 "finished": max((run.provenance.get("finished", "") for run in runs), default=""),
                 "folder": str(self.folder),
             },
+            tuning=stored.tuning,
+            running=read_state(self.folder),
         )
-
-    def _load(self, seed: int) -> tuple[Data, str]:
-        """The data of one seed with their fingerprint; the last ones are kept, since all arms of a seed need them."""
-        if self._data is None or self._data[0] != seed:
-            data = self.problem.load(seed)
-            self._data = (seed, data, fingerprint(data))
-        return self._data[1:]
 
     def _stored(self) -> Description | None:
         """The study in the folder, where this one goes on with it; None where there is none, or it is damaged."""
@@ -259,7 +283,7 @@ class Study:
     def _describe(self) -> Description:
         stored = self._stored()
         first = stored.first_seed if stored is not None else self.seeds[0]
-        data, known = self._load(first)
+        data, known = self._bench.load(first)
         return Description(
             problem=self.problem.name,
             title=self.problem.title,
@@ -269,11 +293,41 @@ class Study:
             tasks=[replace(task, scale=1.0) for task in data.tasks],
             table=isinstance(self.problem, TableProblem),
             training=self.training,
-            rule=self._rule or (stored.rule if stored is not None else Rule()),
+            rule=self._new_rule(stored),
             versions=versions(),
             first_seed=first,
             data=known,
+            tuning=self._new_tuning(stored),
         )
+
+    def _new_rule(self, stored: Description | None) -> Rule:
+        """The rule that was asked for; what was not asked for is as it was."""
+        rule = self._rule or (stored.rule if stored is not None else Rule())
+        return rule if self._looks is None else replace(rule, looks=self._looks)
+
+    def _new_tuning(self, stored: Description | None) -> Tuning | None:
+        """As `_new_rule`.
+
+        Raises:
+            ValueError: if an arm needs tuning, and the study that is resumed has none.
+        """
+        if self._tuning is not None:
+            return self._tuning
+        needs = [arm.label for arm in self.arms if arm.needs_tuning]
+        if stored is None:
+            from motet.study.tuning import DEFAULT_TRIALS
+
+            return Tuning(DEFAULT_TRIALS, self.training.epochs) if needs else None
+        if needs and stored.tuning is None:
+            raise ValueError(
+                f"{needs[0]} is tuned, and the arms in {self.folder} were not: start anew in another folder with "
+                "--out, and all are tuned alike"
+            )
+        return stored.tuning
+
+    def _planned(self, rule: Rule) -> list[int]:
+        """All seeds that may be trained: those of the last look, where looks are planned."""
+        return looks.extended(self.seeds, rule.looks[-1]) if rule.looks else self.seeds
 
 
 def opened(folder: str | Path) -> Study:
@@ -292,19 +346,10 @@ def opened(folder: str | Path) -> Study:
     return Study(problem, arms, seeds, out=folder, resume=True, training=stored.training)
 
 
-def _with_provenance(trained: Trained, **known: str) -> Trained:
-    return replace(trained, run=replace(trained.run, provenance=known))
-
-
-def _alone(arms: Sequence[Arm], here: bool = False) -> str:
-    """Why the controls among these arms can't be trained without the arm `groups`; empty where it is there too."""
-    following = [arm.label for arm in arms if arm.follows]
-    if here or not following or any(arm.label == GROUPS for arm in arms):
-        return ""
-    return (
-        f"{following[0]} takes its number of groups from the arm {GROUPS}, which is not in this study: add {GROUPS} to "
-        "the arms, or write a number, as in sum:steps=3, sum:epochs=3 or groups:random=3"
-    )
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
 
 
 def _no_data(seed: int) -> Data:

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from motet.problems.table import TableProblem
 from motet.study import controls
-from motet.study.results import SINGLE, SUM, Interval, Summary
+from motet.study.pairing import joined
+from motet.study.results import SINGLE, SUM, Interval, Summary, Verdict
+from motet.study.sequential import look_at
 
 _STYLES = {"ADOPT": "green", "KEEP SUM": "blue", "KEEP SINGLE": "magenta", "UNDECIDED": "yellow"}
 _PIECE = re.compile("[^:,+@]*[:,+@]|[^:,+@]+")
@@ -41,14 +43,25 @@ def summary(console: Console, title: str, found: Summary, caution: str = "") -> 
         folded = Text(_folded(label, room), style="bold" if label == found.verdict.arm else "")
         table.add_row(folded, *map(Text, cells))
     console.print(table)
+    level, look = f"{100 * found.level:.3g}", look_at(found.rule, found.verdict.seeds)
+    over = "" if look.share == 1 else " over the share of this look"
     console.print(
-        "Δm: mean change against one model a task (stl), with its 95 % interval; positive\n"
-        "is worse. vs sum: in points of Δm, p after Holm. step: time over the sum's step.\n"
+        Text(
+            f"Δm: mean change against one model a task (stl), with its {level} % interval; positive is worse. "
+            f"vs sum: in points of Δm, p after Holm{over}. step: time over the sum's step.\n"
+        ),
+        width=80,
     )
+    if missed := _detectable(found):
+        console.print(Text(missed + "\n"), width=80)
     rule = found.rule
+    looks = f" The verdict may be read at {joined(map(str, rule.looks))} seeds." if rule.looks else ""
     console.print(
-        f"Rule, fixed beforehand: p < {rule.alpha:g}; less than {rule.margin:g} in Δm does not matter; no task may\n"
-        f"lose more than {rule.worst_task:g} %.\n"
+        Text(
+            f"Rule, fixed beforehand: p < {rule.alpha:g}; less than {rule.margin:g} in Δm does not matter; no task may "
+            f"lose more than {rule.worst_task:g} %.{looks}\n"
+        ),
+        width=80,
     )
     if said := controls.sentences(found):
         console.print(Text("\n".join(said.values()) + "\n"), width=80)
@@ -59,7 +72,16 @@ def summary(console: Console, title: str, found: Summary, caution: str = "") -> 
     for reason in verdict.reasons:
         lines.append(f"\n· {reason}")
     style = _STYLES[verdict.decision]
-    console.print(Panel(lines, title=Text(verdict.decision, style=f"bold {style}"), border_style=style, width=80))
+    console.print(Panel(lines, title=Text(title_of(verdict), style=f"bold {style}"), border_style=style, width=80))
+
+
+def title_of(verdict: Verdict) -> str:
+    """The decision, and what is missing where there is none."""
+    if verdict.refused:
+        return "NO VERDICT"
+    if verdict.more_seeds is None:
+        return verdict.decision
+    return f"{verdict.decision} (needs {verdict.more_seeds} more seed{'' if verdict.more_seeds == 1 else 's'})"
 
 
 def table_problem(console: Console, problem: TableProblem) -> None:
@@ -68,6 +90,17 @@ def table_problem(console: Console, problem: TableProblem) -> None:
         console.print(Text(line))
     for warning in problem.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"))
+
+
+def _detectable(found: Summary) -> str:
+    """What the study would have shown of every candidate, in a line or two."""
+    sizes = {row.arm: row.mde_sum for row in found.arms if not math.isnan(row.mde_sum)}
+    if not sizes:
+        return ""
+    if all(map(math.isinf, sizes.values())):
+        return f"With {found.verdict.seeds} seeds no gain on the sum could be shown, however large."
+    listed = [f"{arm} {size:.1f}" for arm, size in sorted(sizes.items(), key=lambda item: item[1]) if size < math.inf]
+    return f"Least gain on the sum, in points, that such a study shows 4 times in 5: {', '.join(listed)}."
 
 
 def _folded(label: str, width: int) -> str:

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from motet.problems.base import Data, Model, Problem, Training
+from motet.problems.base import Data, Model, Problem, Task, Training
 from motet.study.arms import Arm
 from motet.study.fit import Fit, Tick, Trained
 from motet.study.results import Epoch, Run, RunCost
@@ -18,7 +18,7 @@ def train(
     data: Data,
     arm: Arm,
     seed: int,
-    training: Training,
+    training: Training | Mapping[str, Training],
     reference: Mapping[str, float] | None = None,
     tick: Callable[[Tick], None] = lambda _: None,
 ) -> Trained:
@@ -34,6 +34,7 @@ def train(
     or has results of NaN where there is none, and a notice says so.
 
     Args:
+        training: One for each task where single-task models have settings of their own.
         reference: Validation metric of every task; needed for shared models.
         tick: Called after each epoch; what it raises ends the training, as pruning does.
 
@@ -45,22 +46,25 @@ def train(
         if arm.method is None:
             return _single(problem, data, arm, seed, training, tick)
         assert reference is not None
+        assert isinstance(training, Training)
         model = arm.model(problem, data, seed, training)
         training = replace(training, epochs=arm.longer * training.epochs, patience=arm.longer * training.patience)
         return Fit(model, data, data.tasks, arm, seed, training, reference, tick).finish()
 
 
 def _single(
-    problem: Problem, data: Data, arm: Arm, seed: int, training: Training, tick: Callable[[Tick], None]
+    problem: Problem,
+    data: Data,
+    arm: Arm,
+    seed: int,
+    training: Training | Mapping[str, Training],
+    tick: Callable[[Tick], None],
 ) -> Trained:
     """One model a task, each the whole shared model with its own head only."""
     parts = {}
     for task in data.tasks:
-        whole = problem.model(data, seed, training)
-        alone = Model(whole.trunk, {task.name: whole.heads[whole.tasks.index(task.name)]})
-        arm_alone = Arm(arm.label, "sum")
-        named = partial(_named, tick, arm.label, task.name, task is data.tasks[-1])
-        parts[task.name] = Fit(alone, data, (task,), arm_alone, seed, training, None, named).finish()
+        own = training if isinstance(training, Training) else training[task.name]
+        parts[task.name] = train_alone(problem, data, task, arm, seed, own, tick)
     runs = {task: part.run for task, part in parts.items()}
     return Trained(
         Run(
@@ -83,6 +87,27 @@ def _single(
         {f"{task}/{name}": value for task, part in parts.items() for name, value in part.parameters.items()},
         {name: value for part in parts.values() for name, value in part.predictions.items()},
     )
+
+
+def train_alone(
+    problem: Problem,
+    data: Data,
+    task: Task,
+    arm: Arm,
+    seed: int,
+    training: Training,
+    tick: Callable[[Tick], None] = lambda _: None,
+) -> Trained:
+    """The model of one task, as `train` trains it among those of an arm.
+
+    Raises:
+        ValueError: if it breaks down before it has a result.
+    """
+    with torch.random.fork_rng(devices=[]):
+        whole = problem.model(data, seed, training)
+        alone = Model(whole.trunk, {task.name: whole.heads[whole.tasks.index(task.name)]})
+        named = partial(_named, tick, arm.label, task.name, task is data.tasks[-1])
+        return Fit(alone, data, (task,), Arm(arm.label, "sum"), seed, training, None, named).finish()
 
 
 def _named(tick: Callable[[Tick], None], arm: str, task: str, counts: bool, found: Tick) -> None:

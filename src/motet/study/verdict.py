@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from motet.study.inference import Estimate, floor, seeds_needed
+from motet.study.inference import Estimate, level
 from motet.study.judgement import (
     MOST_SEEDS,
     Evidence,
@@ -20,7 +20,9 @@ from motet.study.judgement import (
     outcome,
     split,
 )
+from motet.study.pairing import joined
 from motet.study.results import Rule, Verdict
+from motet.study.sequential import Look, least_p, look_at, seeds_needed, shares
 
 
 def decide(
@@ -29,6 +31,7 @@ def decide(
     seeds: int,
     single_usable: bool = True,
     notes: Sequence[str] = (),
+    refused: str = "",
 ) -> Verdict:
     """Apply the rule, and say why in sentences for a stranger.
 
@@ -38,12 +41,17 @@ def decide(
         seeds: Seeds that single-task and the sum have in common.
         single_usable: False if single-task broke down or lacks a finite result where other arms have one.
         notes: What else a reader must know of the data, appended to the reasons.
+        refused: Why no verdict may be given whatever the numbers, as a headline; empty where it may.
 
     Raises:
         ValueError: if the plain sum is not in ``evidence``.
     """
     the_sum, candidates = split(evidence)
     decision, arm = outcome(evidence, rule, single_usable)
+    look = look_at(rule, seeds)
+    if decision != "UNDECIDED" and (refused or not look.concludes):
+        usable = [e for e in candidates if e.usable]
+        decision, arm = "UNDECIDED", min(usable, key=order).arm if usable else the_sum.arm
     chosen = next((e for e in evidence if e.arm == arm), the_sum)
     adjusted = adjusted_p(candidates)
     usable = [e for e in candidates if e.usable]
@@ -81,18 +89,25 @@ def decide(
             f"If {len(the_sum.tasks)} models are too many, the best single model is {best.arm}: "
             f"{_difference(best.delta_m.mean)} than single-task in Δm."
         )
+    elif refused:
+        headline = refused
     else:
-        more, then = more_seeds(evidence, rule, single_usable)
-        headline = f"Undecided after {_seeds(seeds)}: {_open_question(the_sum, candidates, rule, seeds)}."
-        reasons += list(_obstacles(the_sum, candidates, adjusted, rule))
+        more, then = more_seeds(evidence, rule, single_usable, seeds)
+        if look.concludes:
+            headline = f"Undecided after {_seeds(seeds)}: {_open_question(the_sum, candidates, rule, seeds)}."
+            reasons += list(_obstacles(the_sum, candidates, adjusted, rule))
+        else:
+            headline = f"Undecided after {_seeds(seeds)}: {_no_look(look, rule)}."
         if more is not None:
             reasons.append(
                 f"If means and spreads stay as they are, {more} more {_plural('seed', more)} would give {then}."
             )
         elif seeds > 1:
-            reasons.append(f"If means and spreads stay as they are, {MOST_SEEDS} more seeds would not decide.")
+            reasons.append(_hopeless(look, rule))
     reasons += list(_few_seeds(seeds, len(adjusted), rule))
-    return Verdict(decision, arm, headline, [*reasons, *notes], seeds, more)
+    if rule.looks:
+        reasons.append(_looks(look, rule))
+    return Verdict(decision, arm, headline, [*reasons, *notes], seeds, more, bool(refused))
 
 
 def _against(e: Evidence, estimate: Estimate, other: str, p: float | None = None, detail: str = "") -> str:
@@ -101,7 +116,11 @@ def _against(e: Evidence, estimate: Estimate, other: str, p: float | None = None
         return f"{text}, from one seed, so nothing can be said of chance."
     low, high = (estimate.low, estimate.high) if estimate.mean > 0 else (-estimate.high, -estimate.low)
     p = estimate.p() if p is None else p
-    return f"{text} (95 % interval {_number(low)} to {_number(high)}, {_p(p)}{detail})."
+    return f"{text} ({_level(estimate)} interval {_number(low)} to {_number(high)}, {_p(p)}{detail})."
+
+
+def _level(estimate: Estimate) -> str:
+    return f"{100 * level(estimate.share):.3g} %"
 
 
 def _worst_task(e: Evidence, rule: Rule) -> str:
@@ -140,8 +159,9 @@ def _excluded(e: Evidence, rule: Rule) -> str:
 
 
 def _open_question(the_sum: Evidence, candidates: Sequence[Evidence], rule: Rule, seeds: int) -> str:
-    if seeds < seeds_needed(rule.alpha):
-        return f"fewer than {seeds_needed(rule.alpha)} cannot establish any difference"
+    least = seeds_needed(rule)
+    if least is None or seeds < least:
+        return f"fewer than {least} cannot establish any difference" if least else "no look has seeds enough"
     if not candidates:
         return "whether the sum is as good as single-task is not established"
     best = min(candidates, key=order).arm
@@ -188,14 +208,47 @@ def _harm(e: Evidence, rule: Rule) -> list[str]:
 
 
 def _few_seeds(seeds: int, candidates: int, rule: Rule) -> Iterator[str]:
-    least, with_holm = seeds_needed(rule.alpha), seeds_needed(rule.alpha, max(candidates, 1))
-    if seeds < least:
+    least, with_holm = seeds_needed(rule), seeds_needed(rule, max(candidates, 1))
+    look = "look of the rule" if rule.looks else ""
+    if least is None:
+        yield f"No {look} has enough seeds: the sign-flip test gives no p < {rule.alpha:g} with so few."
+    elif seeds < least:
         yield (
-            f"Fewer than {least} seeds can never give p < {rule.alpha:g}: with {_seeds(seeds)} the sign-flip test "
-            f"gives {floor(seeds):.3g} at the least."
+            f"Fewer than {least} seeds can never give p < {rule.alpha:g}{' under this rule' if rule.looks else ''}: "
+            f"with {_seeds(seeds)} the sign-flip test gives {least_p(rule, seeds):.3g} at the least."
         )
-    if candidates > 1 and seeds < with_holm:
+    if candidates > 1 and least is not None and with_holm is None:
+        yield f"With {candidates} candidate arms no {look} has the seeds that Holm needs to show a gain on the sum."
+    elif candidates > 1 and with_holm is not None and seeds < with_holm:
         yield f"With {candidates} candidate arms Holm needs at least {with_holm} seeds, and this study has {seeds}."
+
+
+def _no_look(look: Look, rule: Rule) -> str:
+    if look.following is not None:
+        return f"the rule concludes nothing at this number, and its next look is at {look.following}"
+    return f"the rule's last look was at {max(rule.looks)}, and more seeds than were planned conclude nothing"
+
+
+def _hopeless(look: Look, rule: Rule) -> str:
+    if not rule.looks:
+        return f"If means and spreads stay as they are, {MOST_SEEDS} more seeds would not decide."
+    if look.following is None:
+        return "The rule has no further look, so this study can't decide any more: plan a new one with more seeds."
+    return "If means and spreads stay as they are, the looks to come would not decide."
+
+
+def _looks(look: Look, rule: Rule) -> str:
+    planned = shares(rule)
+    spent = joined([f"{100 * share:.0f} %" for share in planned.values()])
+    text = f"The rule looks at {joined(map(str, planned))} seeds, which share alpha = {rule.alpha:g} out as {spent}"
+    nothing = [seeds for seeds, share in planned.items() if share == 0]
+    if nothing:
+        text += f" (with {joined(map(str, nothing))} seeds the sign-flip test could not use a share)"
+    whose = "this look's" if look.concludes else "the next look's" if look.following else "the last look's"
+    return (
+        f"{text}. p is divided by {whose} share and the intervals have its level, {100 * level(look.share):.3g} %, so "
+        "that stopping at whichever look decides is no way to a chance finding."
+    )
 
 
 def _difference(mean: float) -> str:

@@ -51,6 +51,16 @@ def check_problem(problem: Problem, *, seeds: tuple[int, int] = (0, 1), fixed_sp
         raise AssertionError("\n".join([f"problem {problem.name!r} does not keep its promises:", *faults]))
 
 
+def first_fault(problem: Problem, data: Data, seed: int) -> str:
+    """The first thing that keeps a study from training on these data, or nothing: a part of `check_problem`."""
+    faults = [*_tasks(data)]
+    for name in _PARTS:
+        faults += faults or _part(data, name)
+    faults += faults or _scales(data)
+    faults += faults or _model(problem, data, seed)
+    return faults[0] if faults else ""
+
+
 def _tasks(data: Data) -> Iterator[str]:
     names = [task.name for task in data.tasks]
     if not names:

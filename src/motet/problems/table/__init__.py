@@ -96,7 +96,10 @@ def from_table(
     outcomes = [outcome(table[target], target, kind) for target, kind in kinds.items()]
     keep = np.any([o.labelled for o in outcomes], axis=0)
     if keep.sum() < FEWEST_ROWS:
-        raise ValueError(f"the table has {keep.sum()} rows with a label, and a comparison needs {FEWEST_ROWS} or more")
+        raise ValueError(
+            f"the table has {keep.sum()} rows with a label, and a comparison needs {FEWEST_ROWS} or more: "
+            "add rows, or join tables"
+        )
     if not keep.all():
         reading.append(f"{(~keep).sum()} of {len(table)} rows have no label at all and are dropped")
         # The index stays, so that errors go on naming the rows of the file.
@@ -148,11 +151,11 @@ def _roles(
             raise ValueError(f"target {column!r} is named twice")
         kinds[column] = kind
     if group and time:
-        raise ValueError("rows can be split by group or by time, not by both")
+        raise ValueError("rows can be split by group or by time, not by both: leave one out")
     others = [(name, purpose) for name, purpose in ((group, "for the group"), (time, "for the time")) if name]
     for name, purpose in [*others, *((name, "to drop") for name in drop)]:
         if find(name, table.columns, purpose) in kinds:
-            raise ValueError(f"column {name!r} is a target and can't be the one {purpose} too")
+            raise ValueError(f"column {name!r} is a target and can't be the one {purpose} too: name it once")
     return kinds
 
 

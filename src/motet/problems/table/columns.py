@@ -79,6 +79,10 @@ def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]
         ValueError: for an unknown column or type.
     """
     columns = list(columns)
+    pieces = [piece.strip() for piece in target.split(",")]
+    if target not in columns and len(pieces) > 1 and {piece.partition(":")[0] for piece in pieces} <= {*columns}:
+        names = " ".join(pieces)
+        raise ValueError(f"targets stand with spaces between them, not commas: --target {names}")
     name, colon, kind = target.rpartition(":")
     if target in columns or not colon:
         return find(target, columns, "for the target"), None
@@ -116,9 +120,11 @@ def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
     rows, known = len(series), series.dropna()
     inferred = kind is None
     if known.empty:
-        raise ValueError(f"target {name!r} has no labels: all {rows} of its cells are empty")
-    if pd.api.types.is_datetime64_any_dtype(series) or pd.api.types.is_object_dtype(series):
-        what = "dates" if pd.api.types.is_datetime64_any_dtype(series) else f"{type(known.iloc[0]).__name__} objects"
+        raise ValueError(f"target {name!r} has no labels: all {rows} of its cells are empty; leave it out")
+    written = inferred and pd.api.types.is_string_dtype(series) and dates(series) is not None
+    dated = pd.api.types.is_datetime64_any_dtype(series) or written
+    if dated or pd.api.types.is_object_dtype(series):
+        what = "dates" if dated else f"{type(known.iloc[0]).__name__} objects"
         raise ValueError(f"target {name!r} holds {what}: make it a number, such as days, or classes")
     numeric = not pd.api.types.is_string_dtype(series)
     if numeric:
@@ -127,7 +133,9 @@ def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
             raise ValueError(f"target {name!r} is infinite in row {_row(np.isinf(known))}: correct that cell")
     values = sorted(known.unique())
     if len(values) == 1:
-        raise ValueError(f"target {name!r} is {text(values[0])!r} in all {len(known)} labelled rows: nothing to learn")
+        raise ValueError(
+            f"target {name!r} is {text(values[0])!r} in all {len(known)} labelled rows: nothing to learn, leave it out"
+        )
     kind = kind or _infer(values, numeric, known, name)
     if kind == "regression":
         if not numeric:
@@ -138,7 +146,10 @@ def outcome(raw: pd.Series, name: str, kind: Kind | None) -> Outcome:
     if kind == "binary" and len(values) != 2:
         raise ValueError(f"target {name!r} can't be binary: it has {len(values)} values, {some(map(text, values))}")
     if len(values) > len(known) / 2:
-        raise ValueError(f"target {name!r} can't be classes: it has {len(values)} in {len(known)} labelled rows")
+        raise ValueError(
+            f"target {name!r} can't be classes: it has {len(values)} in {len(known)} labelled rows, and each needs "
+            "several; join some, or leave it out"
+        )
     labels = tuple(text(value) for value in values)
     task = Task(name, kind, _METRICS[kind], classes=len(labels) if kind == "multiclass" else 0, labels=labels)
     codes = pd.Categorical(series.astype("float64") if numeric else series, categories=values).codes.astype(np.int64)
@@ -300,6 +311,8 @@ def _infer(values: list[float] | list[str], numeric: bool, known: pd.Series, nam
     if len(values) <= FEW_STRINGS:
         return "multiclass"
     why = _not_a_number(known) if mostly_numbers(known) else f"it has {len(values)} different strings"
+    if len(values) > len(known) / 2:
+        raise ValueError(f"target {name!r} is neither classes nor a number: {why}; correct it, or leave it out")
     raise ValueError(f"target {name!r} is neither classes nor a number: {why}; correct it, or say {name}:multiclass")
 
 

@@ -37,7 +37,7 @@ def read(path: Path, text: Collection[str] = ()) -> tuple[pd.DataFrame, list[str
         with path.open("rb") as file:
             start = file.read(4096)
         if not start.strip():
-            raise ValueError(f"{path} is empty")
+            raise ValueError(f"{path} is empty: write the table to it again")
         if start.startswith(b"PAR1"):
             return _parquet(path), []
         return _csv(path, start, text)
@@ -108,12 +108,18 @@ def _check_shape(path: Path, file: TextIO, delimiter: str) -> None:
     header = next(rows)
     if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
         raise ValueError(f"{path} has the column {twice[0]!r} twice: rename one of them")
-    empty = True
+    empty, start = True, rows.line_num + 1
     for row in rows:
         if row and len(row) != len(header):
+            if rows.line_num > start:
+                raise ValueError(
+                    f'{path} is not a regular CSV: line {start} opens a quote (") that goes on to line '
+                    f"{rows.line_num}: "
+                    "close it, or write a quote within a text twice"
+                )
             raise ValueError(
                 f"{path} is not a regular CSV: line {rows.line_num} has {len(row)} fields and the header {len(header)}"
             )
-        empty = empty and not row
+        empty, start = empty and not row, rows.line_num + 1
     if empty:
-        raise ValueError(f"{path} has a header and no rows")
+        raise ValueError(f"{path} has a header and no rows: write the table to it again")

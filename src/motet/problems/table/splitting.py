@@ -108,8 +108,9 @@ def _check_enough(split: Splitter, outcomes: Sequence[Outcome]) -> None:
             wanted += [(f"class {label!r}", o.strata == code) for code, label in enumerate(o.task.labels)]
         for what, rows in wanted:
             if (count := len(np.unique(units[rows]))) < 3:
+                units_ = split.unit if count != 1 else split.unit.replace("rows", "row").replace("groups", "group", 1)
                 raise ValueError(
-                    f"target {o.task.name!r} has {what} in {count} {split.unit}, and training, validation and test "
+                    f"target {o.task.name!r} has {what} in {count} {units_}, and training, validation and test "
                     "need one each: split another way, or take the target out"
                 )
 

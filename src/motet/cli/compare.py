@@ -1,0 +1,81 @@
+"""``motet compare``: train the arms, print the verdict and write the report."""
+
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from rich.console import Console
+
+from motet.cli import checks, chosen
+from motet.cli.output import INTERRUPTED, print_json
+from motet.problems.base import Training
+from motet.problems.table import TableProblem
+from motet.study import loggers, terminal
+from motet.study.options import Compare
+from motet.study.store import holds_study
+from motet.study.study import Study
+
+
+def compare(options: Compare) -> int:
+    """Train what is not trained yet; the exit code."""
+    problem = chosen.problem(options.problem, options.table, "compare")
+    training = replace(problem.training, **_given(options))
+    checks.check(training, options)
+    console = Console(stderr=options.running.json, highlight=False)
+    if isinstance(problem, TableProblem):
+        terminal.table_problem(console, problem)
+    told = loggers.chosen(options.running.log)
+    study = Study(
+        problem,
+        options.arms,
+        options.seeds,
+        out=options.out,
+        resume=options.resume,
+        training=training,
+        rule=checks.rule(options),
+        progress=not options.running.quiet,
+        tuning=options.trials or None,
+        storage=options.running.storage,
+        workers=options.running.workers,
+        max_seeds=options.rule.max_seeds,
+        loggers=told,
+    )
+    if options.resume and not holds_study(study.folder):
+        raise ValueError(f"there is nothing to resume in {study.folder}: leave --resume out to start a study there")
+    if warning := study.too_few_seeds():
+        console.print(f"Note: {warning}.\n")
+    try:
+        with ExitStack() as stack:
+            for logger in told:
+                stack.callback(logger.close)
+            study.run()
+    except KeyboardInterrupt:
+        done = study.finished()
+        total = len(study.arms) * len(study.seeds)
+        console.print(
+            f"\nInterrupted: {done} of {total} runs are kept in {study.folder}; "
+            f"the same command with --resume --out {study.folder} goes on."
+        )
+        return INTERRUPTED
+    path = study.report(options.report)
+    if options.running.json:
+        print_json({**result(study), "report": str(path), "folder": str(study.folder)})
+    else:
+        terminal.summary(console, study.problem.title, study.summary(), study.problem.caution)
+        console.print(f"Report: {path}\nRuns:   {study.folder}", soft_wrap=True)
+        if more := study.verdict().more_seeds:
+            seeds = study.verdict().seeds + more
+            again = f"the same command with --seeds {seeds} --resume --out {study.folder}"
+            console.print(f"To add {more} seeds: {again}", soft_wrap=True)
+    return 0
+
+
+def result(study: Study) -> dict[str, Any]:
+    """A study's summary for machines."""
+    return {"problem": study.problem.name, **asdict(study.summary())}
+
+
+def _given(options: Compare) -> dict[str, Any]:
+    """What was said about training; the rest is the problem's own."""
+    chosen_ = options.training
+    return {field.name: value for field in fields(Training) if (value := getattr(chosen_, field.name)) is not None}
