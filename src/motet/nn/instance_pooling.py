@@ -16,6 +16,7 @@ from motet.nn.masking import at_least_float32, band, entropy, segment_softmax, s
 from motet.nn.neighbours import coordinate_edges, feature_edges, undirected
 from motet.nn.propagation import propagate
 from motet.nn.signature import bag_signature, node_signature
+from motet.nn.uncompiled import uncompiled
 
 
 class GraphInstancePooling(nn.Module):
@@ -169,7 +170,7 @@ class GraphInstancePooling(nn.Module):
         attention = segment_softmax(logits, offsets)
         return attention, logits, *pairs_and_triples(attention[:, None] * factors, offsets)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _graph(self, bag: Bag, embedding: Tensor) -> InstanceGraph:
         if bag.edges is not None:
             return InstanceGraph.of(undirected(bag.edges, len(bag.x)), len(bag.x))

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from motet.nn.cells import cell_candidates
+from motet.nn.uncompiled import uncompiled
 
 MOST = 4
 """How many times k neighbours an instance may choose when some are equally far."""
@@ -40,7 +41,7 @@ def undirected(edges: Tensor, rows: int) -> Tensor:
     return torch.stack([pairs // max(rows, 1), pairs % max(rows, 1)])
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 @torch.no_grad()
 def feature_edges(features: Tensor, sizes: list[int], neighbours: int, exact_up_to: int) -> Tensor:
     """Neighbours by cosine similarity within each bag: features (ΣN, d) → edges (2, E).
@@ -61,7 +62,7 @@ def feature_edges(features: Tensor, sizes: list[int], neighbours: int, exact_up_
     return undirected(torch.cat(found, 1), len(features))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 @torch.no_grad()
 def coordinate_edges(coordinates: Tensor, sizes: list[int], neighbours: int) -> Tensor:
     """Neighbours by Euclidean distance within each bag, from a k-d tree: coordinates (ΣN, 2 or 3) → edges (2, E)."""

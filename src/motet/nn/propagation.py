@@ -13,12 +13,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from motet.nn.graph import InstanceGraph
+from motet.nn.uncompiled import uncompiled
 
 WIDTH = 64
 """Columns that are propagated together: 64 of 10,000 instances stay in the cache, a third faster than 512 at once."""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def propagate(
     x: Tensor, matrix: Tensor, graph: InstanceGraph, steps: int = 4, alpha: float = 0.5
 ) -> tuple[Tensor, Tensor]:

@@ -243,7 +243,11 @@ class Fit:
 
     def _step(self, epoch: int, step: int, inputs: Inputs, targets: dict[str, Tensor]) -> Mapping[str, Tensor]:
         def seed() -> None:
-            torch.manual_seed(_key(self.seed, epoch, step))
+            # torch.manual_seed looks for every kind of device: half a millisecond, as much as a small step.
+            if inputs.device.type == "cpu":
+                torch.default_generator.manual_seed(_key(self.seed, epoch, step))
+            else:
+                torch.manual_seed(_key(self.seed, epoch, step))
 
         def second() -> dict[str, Tensor | None]:
             # The split for validation chooses the epoch, so that it must not choose the weights too.
