@@ -96,6 +96,25 @@ def test_a_damaged_run_is_named_by_report_and_trained_again_by_resume(table, tmp
     assert json.loads(broken.read_text(encoding="utf8"))["test"] == json.loads(whole)["test"]
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("motet.study.study.Store", "Interrupted: nothing was trained yet; the same command starts anew."),
+        ("motet.study.tuning.attempt", "Interrupted: what was finished of its tuning is kept in {}; the same command"),
+    ],
+)
+def test_ctrl_c_before_the_first_run_says_what_there_is_to_go_on_with(
+    table, tmp_path, capsys, monkeypatch, place, said
+):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupted)
+    code, out, _ = run(capsys, *quick(table, tmp_path, "--arms", "sum", "--trials", 2))
+    assert code == cli.INTERRUPTED
+    assert said.format(tmp_path / "runs") in out
+
+
 def test_ctrl_c_anywhere_ends_in_one_word(table, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

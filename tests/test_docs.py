@@ -10,6 +10,7 @@ from torch import nn
 
 from motet.testing.mixed_outcomes import simulate
 from tests.grouping.models import TASKS, Heads, batch
+from tests.study.tiny import TINY
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -127,3 +128,10 @@ def test_the_model_of_views_and_bags(capsys):
     assert known["info"]["view_mask"].tolist() == [[True, True], [True, False], [True, True]]
     assert all(y.isfinite().all() for y in known["outputs"].values())
     assert "branching.divergence" in capsys.readouterr().out
+
+
+def test_the_study_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = examples("studies.md")
+    exec(example.replace("seeds=6", "seeds=1").replace('"planted-scale"', "TINY"), {"TINY": TINY})
+    assert (tmp_path / "report.html").exists()

@@ -48,8 +48,10 @@ def test_the_training_loop():
 def test_the_study(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("motet.problems.get", lambda name: TINY)
-    exec(example("motet.Study").replace("seeds=10", "seeds=1"), {})
-    assert "fair-grad:alpha=1@exact" in capsys.readouterr().out
+    exec(example("motet.Study").replace("seeds=10, tuning=16, workers=2", "seeds=1, tuning=2"), {})
+    said = capsys.readouterr().out
+    assert "ema=0.9+fair-grad@exact" in said
+    assert "sum:tuned" in said
     assert (tmp_path / "report.html").exists()
 
 

@@ -115,6 +115,8 @@ def _summary(names, tasks, runs, seeds, rng, wild):
                 2e-3 * step_cost, step_cost, float(np.mean([c.seconds for c in of_arm])),
                 180.0 + 40 * i, 1.0 if arm != "famo" else 2.0, float(1 if i < 4 else len(tasks)),
                 [1.0, 1.0, 0.34, 0.92, 3.1, 12.4, 0.7, 1.9, 1.0][i], 120_000 * (len(tasks) if arm == "stl" else 1),
+                means={t: float(np.mean([run.test[t] for run in runs if run.arm == arm])) for t in task_names},
+                by_seed={s: delta + 0.1 * s for s in range(seeds)},
             )
         )  # fmt: skip
     best = min(arms[1:], key=lambda a: a.delta_m.mean) if len(arms) > 1 else arms[0]

@@ -14,8 +14,8 @@ import pytest
 
 from motet import report
 from motet.report import front, health, numbers, tuning
+from motet.report import runs as run_list
 from motet.report.figures.theme import VARIABLES
-from motet.report.runs import delta_m
 from motet.study.live import TUNING, State
 from motet.study.results import Interval, Notice, Tuning, Weights
 from tests.report.make import ARMS, NASTY, minimal, problem_of, provenance_of, study
@@ -311,14 +311,12 @@ def test_a_cell_shows_each_seed_and_leads_to_the_runs_of_its_task(usual):
     assert len([1 for _, attrs in tags if attrs.get("id", "").startswith("cell-")]) == len(summary.arms) * 4
 
 
-def test_delta_m_of_a_seed_is_that_of_its_own_single_task_run():
-    tasks, summary, runs = study(2, 2, 2)
-    found = delta_m(tasks, summary, runs)
-    a, b = (next(r for r in runs if (r.arm, r.seed) == (arm, 1)) for arm in ("stl", "sum"))
-    # Both metrics are better where they are higher; changes are against the mean single-task result.
-    parts = [100 * (a.test[t.name] - b.test[t.name]) / summary.baseline[t.name] for t in tasks]
-    assert found["sum", 1] == pytest.approx(sum(parts) / 2)
-    assert found["stl", 0] == 0
+def test_a_seed_that_enters_no_mean_has_no_delta_m():
+    tasks, summary, runs = study(2, 3, 2)
+    del summary.arms[1].by_seed[1]
+    of_sum = run_list.section(tasks, summary, runs, "")[1]
+    assert of_sum["seeds"] == [0, 1, 2]
+    assert [math.isnan(value) for value in of_sum["delta_m"]] == [False, True, False]
 
 
 def test_every_run_has_its_folder_and_the_command_that_repeats_it(tmp_path):

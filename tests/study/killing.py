@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from motet.study.study import Study, opened
 from motet.study.tables import CLOCKS, numbers
+from motet.study.trials import JOURNAL
 from tests.study.tiny import TINY
 
 Work = Callable[[], object]
@@ -82,6 +83,27 @@ def killed_until(make: Callable[[], Study], kills: int, within: float, draws: ra
     return moments
 
 
+def killed_in_tuning(make: Callable[[], Study], journal: Path, lines: Sequence[int]) -> None:
+    """Kill a study when its journal of trials has so many lines, and again when it has more; then let it end."""
+
+    def written() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    for count in lines:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                make().run()
+            finally:
+                os._exit(1)
+        while written() < count:
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0), f"the study ended with {written()} lines"
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert forked(lambda: make().run())
+
+
 def killed_at_writes(make: Callable[[Path], Study], folder: Path, whole: Path) -> list[str]:
     """Kill a study as it moves its first file into place, then its second, and so on, each time in a new folder.
 
@@ -133,7 +155,15 @@ def main(folder: Path) -> None:
     forked(lambda: larger(folder / "larger").run())
     taken = time.monotonic() - start
     moments = killed_until(lambda: larger(folder / "killed"), 3, taken / 4, random.Random(8))
+
+    def tuned(out: Path, workers: int) -> Study:
+        return Study(TINY, (), seeds=1, out=out, resume=True, training=short, tuning=4, workers=workers)
+
+    forked(lambda: tuned(folder / "tuned", 1).run())
+    journal = (folder / "tuned" / JOURNAL).read_bytes().count(b"\n")
+    killed_in_tuning(lambda: tuned(folder / "crew", 2), folder / "crew" / JOURNAL, [journal // 2])
     found = {
+        "tuned": same(folder / "crew", folder / "tuned"),
         "kills": len(moments),
         "same": same(folder / "killed", folder / "larger"),
         "writes": killed_at_writes(small, folder / "writes", folder / "small"),

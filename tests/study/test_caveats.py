@@ -55,21 +55,22 @@ def with_data(fingerprints):
 
 
 @pytest.mark.parametrize(
-    ("fingerprints", "table", "text"),
+    ("fingerprints", "fixed_test", "text"),
     [
-        ("ab", True, "the same rows recur in every seed"),
+        ("ab", False, "the same rows recur in every seed"),
+        ("ab", True, "Every seed is tested on the same rows"),
+        ("a", False, "The split is the same"),
         ("a", True, "The split is the same"),
-        ("a", False, "The split"),
     ],
 )
-def test_what_p_cannot_say_is_said(fingerprints, table, text):
-    (sentence,) = caveats.of_seeds(with_data(fingerprints), table)
+def test_what_p_cannot_say_is_said(fingerprints, fixed_test, text):
+    (sentence,) = caveats.of_seeds(with_data(fingerprints), fresh=False, fixed_test=fixed_test)
     assert text in sentence
 
 
-def test_problems_with_fresh_splits_and_single_seeds_need_no_such_word():
-    assert caveats.of_seeds(with_data("ab"), table=False) == []
-    assert caveats.of_seeds([run for run in with_data("a") if run.seed == 0], table=True) == []
+def test_fresh_rows_and_single_seeds_need_no_such_word():
+    assert caveats.of_seeds(with_data("ab"), fresh=True, fixed_test=False) == []
+    assert caveats.of_seeds([run for run in with_data("a") if run.seed == 0], fresh=False, fixed_test=False) == []
 
 
 def test_looks_that_the_rule_planned_need_no_caution():

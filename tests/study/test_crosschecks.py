@@ -135,7 +135,7 @@ def figures(found: Summary) -> dict[str, list[float]]:
     return {
         row.arm: [
             row.delta_m.mean, row.log_ratio.mean, row.over_sum.mean, row.p_sum, row.p_sum_holm, row.p_single,
-            row.mde_sum, row.mde_single, row.worst_change, row.hypervolume, row.on_front, len(row.harmed),
+            row.mde_sum, row.mde_single, row.worst_change, row.hypervolume, len(row.harmed),
         ]
         for row in found.arms
     }  # fmt: skip

@@ -21,6 +21,8 @@ from motet.study.results import Rule
 from motet.study.store import Store
 from motet.study.study import Study
 from motet.study.tables import numbers
+from motet.study.trials import JOURNAL
+from motet.study.trying import attempt
 from tests.study import postgres
 from tests.study.tiny import TINY
 
@@ -38,7 +40,7 @@ def storage(tmp_path) -> str:
 
 
 def shared(storage: str, out: Path, **options) -> Study:
-    return Study(TINY, (), **{"seeds": 2, "out": out, "storage": storage, **options})
+    return Study(TINY, **{"arms": (), "seeds": 2, "out": out, "storage": storage, **options})
 
 
 def rows(tmp_path: Path) -> list:
@@ -132,6 +134,13 @@ def test_one_database_holds_many_studies_and_says_so(storage, tmp_path, caplog):
     assert len(rows(tmp_path)) == 4
 
 
+def test_an_arm_that_another_participant_alone_trains_is_told_of(storage, tmp_path, caplog):
+    shared(storage, tmp_path / "a", arms=("famo",), seeds=1).run()
+    assert "another participant" not in caplog.text
+    shared(storage, tmp_path / "b", seeds=1).run()
+    assert caplog.text.count("another participant also trains famo, and its runs count here too") == 1
+
+
 def test_a_damaged_row_is_named(storage, tmp_path):
     shared(storage, tmp_path / "a", seeds=1).run()
     with sqlite3.connect(tmp_path / "shared.sqlite") as database:
@@ -174,10 +183,12 @@ def test_postgres_addresses_get_the_driver_and_passwords_are_hidden():
 
 def test_a_database_that_is_away_is_named_without_its_password(tmp_path):
     study = shared(f"postgresql://ann:secret@/db?host={tmp_path}", tmp_path / "runs")
-    with pytest.raises(StoreError, match=r"the database .*ann:\*\*\*@.* can't be used .*--resume") as raised:
+    with pytest.raises(StoreError, match=r"the database .*ann:\*\*\*@.* can't be used .*nothing was trained") as raised:
         study.run()
     assert "secret" not in str(raised.value)
+    assert "psycopg" not in str(raised.value)
     assert raised.value.__suppress_context__
+    assert not (tmp_path / "runs").exists()
 
 
 def check_sharing(storage: str, folder: Path) -> None:
@@ -213,6 +224,39 @@ def postgresql():
 
 def test_three_processes_one_of_them_killed_share_a_study_through_postgresql(postgresql, tmp_path):
     check_sharing(postgresql.url, tmp_path)
+
+
+def test_a_study_that_is_tuned_through_postgresql_is_tuned_once_and_alike(postgresql, tmp_path, monkeypatch):
+    alone = shared(None, tmp_path / "alone", seeds=1, tuning=2).run()
+    trained = []
+    monkeypatch.setattr("motet.study.tuning.attempt", lambda *given: trained.append(given[2].label) or attempt(*given))
+    found = [shared(postgresql.url, tmp_path / name, seeds=1, tuning=2).run() for name in "ab"]
+    assert all_of(found[0]) == all_of(found[1]) == all_of(alone)
+    assert trained == ["stl", "stl", "sum", "sum"]
+    assert not (tmp_path / "a" / JOURNAL).exists()
+
+
+def test_a_lost_connection_while_tuning_is_one_error_and_tuning_goes_on_when_it_is_back(
+    postgresql, tmp_path, monkeypatch
+):
+    trained = []
+
+    def unplugged(*given):
+        trained.append(given[2].label)
+        if len(trained) == 2:
+            postgresql.stop()
+        return attempt(*given)
+
+    options = {"seeds": 1, "tuning": 2, "rule": Rule(margin=1.7)}
+    with monkeypatch.context() as patch:
+        patch.setattr("motet.study.tuning.attempt", unplugged)
+        with pytest.raises(StoreError, match="storage of the trials, postgresql:.*can't be used.*--resume") as raised:
+            shared(postgresql.url, tmp_path / "a", **options).run()
+    assert "secret" not in str(raised.value)
+    postgresql.start()
+    monkeypatch.setattr("motet.study.trials.STALE", 1)
+    alone = shared(None, tmp_path / "alone", **options).run()
+    assert all_of(shared(postgresql.url, tmp_path / "a", resume=True, **options).run()) == all_of(alone)
 
 
 def test_a_lost_connection_is_one_error_and_the_study_goes_on_when_it_is_back(postgresql, alone, tmp_path):

@@ -57,7 +57,7 @@ def cautions(runs: list[Run]) -> list[str]:
 
 def test_steps_of_other_lengths_at_one_learning_rate_are_pointed_out():
     (said,) = cautions(with_lengths(a=0.4, b=2.0))
-    assert said.startswith("Methods differ in step length by up to 5× (a 0.4×, b 2× the sum's)")
+    assert said.startswith("Methods differ in step length by up to 5.0× (a 0.40×, b 2.0× the sum's)")
     assert "--trials" in said
     assert cautions(with_lengths(a=0.5, b=1.4)) == []
     assert cautions(with_lengths(a=float("nan"), stl=50.0)) == []

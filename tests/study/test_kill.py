@@ -29,3 +29,8 @@ def test_a_study_that_was_killed_at_three_random_moments_ends_with_the_same_bits
 def test_a_study_that_dies_as_it_writes_any_of_its_files_ends_with_the_same_bits(found):
     """`killed_at_writes` compares after each; here, that all kinds of files were among them."""
     assert {"study.json", "progress.json", "history.json", "run.json", "stl-seed0", "sum-seed0"} <= set(found["writes"])
+
+
+def test_a_study_that_was_killed_as_two_workers_tuned_it_ends_with_the_bits_of_one_process(found):
+    """`numbers` of the runs have the trial that was chosen, and all its settings."""
+    assert found["tuned"]

@@ -106,6 +106,24 @@ def test_runs_that_overlap_are_told_apart_and_interrupted_ones_are_marked(study,
     assert len(client.ended) == 2
 
 
+def test_a_server_that_goes_away_ends_the_records_with_one_warning_and_not_the_study(study, monkeypatch, caplog):
+    exceptions = pytest.importorskip("mlflow.exceptions")
+    client = Recorder()
+    calls = []
+
+    def gone(*_, **__):
+        calls.append("metric")
+        raise exceptions.MlflowException("connection refused")
+
+    client.log_metric = gone
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@here:1")
+    monkeypatch.setattr(loggers, "_client", lambda: lambda **_: client)
+    assert len(study("mlflow").runs()) == 2
+    assert calls == ["metric"]
+    (said,) = [record.message for record in caplog.records if "MLflow" in record.message]
+    assert "http://ann:***@here:1 (connection refused) any more: the study goes on" in said
+
+
 def test_settings_of_single_task_models_stand_side_by_side():
     found = loggers._flat({"a": {"learning_rate": 0.1}, "b": {"learning_rate": 0.2}, "trials": 4})
     assert found == {"a.learning_rate": 0.1, "b.learning_rate": 0.2, "trials": 4}

@@ -185,7 +185,7 @@ def test_one_task_and_one_seed_are_enough_for_a_table():
         ([run("stl", 0, {"t0": 1.0}), run("sum", 1, {"t0": 1.0})], "'stl' and 'sum' have no seed in common"),
         ([run("stl", 0, {"t0": 1.0})] * 2, "arm 'stl' has two runs with seed 0"),
         ([run(a, 0, {"t_0": 1.0}) for a in ("stl", "sum")], "'stl' with seed 0 has no result of task 't0'.*'t_0'"),
-        ([run(a, 0, {"t0": 0.0}) for a in ("stl", "sum")], "no task has a finite single-task result other than zero"),
+        ([run(a, 0, {"t0": 0.0}) for a in ("stl", "sum")], "no task has a finite result of both stl and sum"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_by_name(runs, message):
@@ -196,3 +196,12 @@ def test_what_cannot_be_compared_is_refused_by_name(runs, message):
 def test_a_task_without_direction_is_named():
     with pytest.raises(ValueError, match="higher_is_better has no task 't2'"):
         summary(NOISY, higher={"t0": False, "t1": False})
+
+
+def test_means_and_delta_m_by_seed_are_of_the_seeds_that_enter():
+    runs = [run for run in study({"sum": 1.0, "a": 2.0}, 6, 0.3) if run.arm != "sum" or run.seed < 4]
+    found = rows(summary(runs))
+    used = [run for run in runs if run.arm == "a" and run.seed < 4]
+    assert found["a"].means["t0"] == pytest.approx(np.mean([run.test["t0"] for run in used]))
+    assert list(found["a"].by_seed) == [0, 1, 2, 3]
+    assert np.mean(list(found["a"].by_seed.values())) == pytest.approx(found["a"].delta_m.mean)

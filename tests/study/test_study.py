@@ -226,6 +226,31 @@ def test_an_unknown_problem_is_refused_before_any_work():
         Study("yeats")
 
 
+def test_no_trials_are_no_tuning_whatever_the_folder_or_the_arms_would_have(tmp_path):
+    with pytest.raises(ValueError, match="sum:tuned is tuned, and 0 trials are no tuning"):
+        Study(TINY, "sum:tuned", 1, tuning=0)
+    short = replace(TINY.training, epochs=1)
+    Study(TINY, (), 1, out=tmp_path / "runs", training=short, tuning=2).run()
+    again = Study(TINY, (), 1, out=tmp_path / "runs", training=short, tuning=0, resume=True)
+    with pytest.raises(StoreError, match="tuning was .*trials.* and is null"):
+        again.run()
+
+
+def test_a_report_on_a_running_study_is_of_one_moment(tmp_path, monkeypatch):
+    """A run that is finished between two looks would stand in one part of the page and not in another."""
+    running = Study(TINY, (), 1, out=tmp_path / "runs").run()
+    reading, real, looks = opened(running.folder), read_runs, []
+
+    def read(folder):
+        looks.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr("motet.study.study.read_runs", read)
+    reading.report(tmp_path / "report.html")
+    reading.verdict()
+    assert len(looks) == 1
+
+
 @pytest.mark.parametrize(
     ("arms", "seeds", "text"),
     [

@@ -193,3 +193,30 @@ def test_an_arm_that_gains_a_whole_margin_is_hardly_ever_ruled_out():
 def assert_rate_at_most(rate: float, found: list[str], decision: str) -> None:
     """So many errors are no surprise (p > 0.001) at ``rate``; the exact level with eight seeds is 6/256."""
     assert found.count(decision) <= stats.binom.ppf(0.999, len(found), rate)
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        ({"muon+uw": -3.5}, "What the method adds can't be said without muon+sum."),
+        ({"muon+uw": -3.5, "muon+sum": -3.0}, "muon+sum, without the method, is"),
+        ({"muon+sum": -3.0}, "none of it is that of a method"),
+    ],
+)
+def test_a_gain_of_another_optimizer_is_not_called_the_methods(arms, said):
+    found = verdict({"sum": 0.0, **arms}, seeds=8)
+    assert found.decision == "ADOPT"
+    assert any("has another optimizer than the sum" in reason and said in reason for reason in found.reasons)
+
+
+def test_an_adopted_arm_names_its_own_number_of_seeds():
+    runs = [run for run in study({"sum": 0.0, "a": -3.0}, 10, 0.3) if run.arm != "a" or run.seed < 8]
+    found = summarise(tasks(3), runs, RULE, higher_is_better=lower(3)).verdict
+    assert found.headline.startswith("Adopt a: over 8 seeds")
+
+
+def test_keeping_the_sum_does_not_contradict_what_could_have_been_shown():
+    found = verdict({"sum": -0.5, **{f"arm{i}": -0.5 for i in range(5)}}, seeds=6, noise=0.1)
+    assert found.decision == "KEEP SUM"
+    assert any("could not have adopted any arm" in reason for reason in found.reasons)
+    assert not any("would have been missed however large" in reason for reason in found.reasons)

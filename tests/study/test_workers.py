@@ -98,7 +98,7 @@ def test_an_error_in_a_worker_is_the_error_that_one_process_raises(tmp_path):
 
 
 _SLEEPY = """
-import os, sys, time
+import os, signal, sys, time
 from dataclasses import replace
 from motet.study.study import Study
 from tests.study.tiny import TINY
@@ -110,6 +110,7 @@ def load(seed):
     return TINY.load(seed)
 
 os.environ["PARENT"] = str(os.getpid())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Tests that run in the background are deaf to it.
 try:
     Study(replace(TINY, load=load), (), seeds=2, out=sys.argv[1], workers=2).run()
 except KeyboardInterrupt:

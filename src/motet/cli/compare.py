@@ -11,6 +11,7 @@ from motet.cli.output import INTERRUPTED, print_json
 from motet.problems.base import Training
 from motet.problems.table import TableProblem
 from motet.study import loggers, terminal
+from motet.study.description import read_study
 from motet.study.options import Compare
 from motet.study.store import holds_study
 from motet.study.study import Study
@@ -34,7 +35,7 @@ def compare(options: Compare) -> int:
         training=training,
         rule=checks.rule(options),
         progress=not options.running.quiet,
-        tuning=options.trials or None,
+        tuning=options.trials,
         storage=options.running.storage,
         workers=options.running.workers,
         max_seeds=options.rule.max_seeds,
@@ -50,12 +51,7 @@ def compare(options: Compare) -> int:
                 stack.callback(logger.close)
             study.run()
     except KeyboardInterrupt:
-        done = study.finished()
-        total = len(study.arms) * len(study.seeds)
-        console.print(
-            f"\nInterrupted: {done} of {total} runs are kept in {study.folder}; "
-            f"the same command with --resume --out {study.folder} goes on."
-        )
+        console.print(f"\nInterrupted: {_kept(study)}.", soft_wrap=True)
         return INTERRUPTED
     path = study.report(options.report)
     if options.running.json:
@@ -73,6 +69,17 @@ def compare(options: Compare) -> int:
 def result(study: Study) -> dict[str, Any]:
     """A study's summary for machines."""
     return {"problem": study.problem.name, **asdict(study.summary())}
+
+
+def _kept(study: Study) -> str:
+    """What is left of an interrupted study, and how to go on."""
+    if not holds_study(study.folder):
+        return "nothing was trained yet; the same command starts anew"
+    done = study.finished()
+    what = f"{done} of {len(study.arms) * len(study.seeds)} runs are"
+    if not done and read_study(study.folder).tuning is not None:
+        what = "what was finished of its tuning is"
+    return f"{what} kept in {study.folder}; the same command with --resume --out {study.folder} goes on"
 
 
 def _given(options: Compare) -> dict[str, Any]:

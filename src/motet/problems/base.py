@@ -99,6 +99,8 @@ class Problem:
         trunk: (inputs of shape (N, …) or `Views`, training) → module from inputs to features (N, width). None is an
             MLP on the flattened tensor, or the encoder of several views.
         package: The Python package whose files hold the data, where they must be fetched first.
+        fresh: Whether every seed draws new rows, so that seeds are independent. Else seeds split the same rows anew.
+        fixed_test: Whether the test rows are the same for every seed, as those of an official part are.
     """
 
     name: str
@@ -109,6 +111,8 @@ class Problem:
     training: Training = field(default_factory=Training)
     trunk: Callable[[Any, Training], nn.Module] | None = None
     package: Package | None = None
+    fresh: bool = False
+    fixed_test: bool = False
 
     def model(self, data: Data, seed: int, training: Training | None = None) -> "Model":
         """A fresh model, identical for every arm with this seed, and torch's global generator untouched."""

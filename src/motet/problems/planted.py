@@ -212,7 +212,8 @@ def _share(strength: float) -> float:
 
 def _problem(name: str, title: str, truth: str, recipe: Recipe, training: Training) -> Problem:
     load = partial(generate, recipe=recipe)
-    return Problem(name, title, "generated", load, caution=f"The truth is known: {truth}.", training=training)
+    caution = f"The truth is known: {truth}."
+    return Problem(name, title, "generated", load, caution=caution, training=training, fresh=True)
 
 
 PROBLEMS = {problem.name: problem for problem in (positive(), negative(), scale(), conflict(), noise(), null())}

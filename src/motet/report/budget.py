@@ -13,11 +13,12 @@ from motet.report.svg import inline
 from motet.study.budgets import CLOCKS, Curve, Ledger, Stopped, disagreements, ledger
 from motet.study.pairing import pair
 from motet.study.results import SUM, Run, Summary
+from motet.study.sequential import look_at
 
 
 def section(summary: Summary, runs: Sequence[Run], tasks: Sequence[Task]) -> dict[str, Any]:
     """Plain values for the template. Where nothing can be told, ``why`` says so and the rest is empty."""
-    found, why = _found(runs, tasks)
+    found, why = _found(runs, tasks, look_at(summary.rule, summary.verdict.seeds).share)
     arms = [arm for arm in summary.arms if arm.arm in found.arms]
     stopped, curves = found.stopped(), found.curves()
     sum_memory = next((arm.peak_memory_mib for arm in summary.arms if arm.arm == SUM), float("nan"))
@@ -47,10 +48,10 @@ def section(summary: Summary, runs: Sequence[Run], tasks: Sequence[Task]) -> dic
     }
 
 
-def _found(runs: Sequence[Run], tasks: Sequence[Task]) -> tuple[Ledger, str]:
+def _found(runs: Sequence[Run], tasks: Sequence[Task], share: float) -> tuple[Ledger, str]:
     higher = {task.name: METRICS[task.metric].higher_is_better for task in tasks}
     try:
-        found = ledger(pair([task.name for task in tasks], runs, higher))
+        found = ledger(pair([task.name for task in tasks], runs, higher), share)
     except ValueError as error:
         return Ledger({}, {}, {}), f"Nothing can be told of results at equal cost: {error}."
     if found.arms:

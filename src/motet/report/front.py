@@ -22,7 +22,7 @@ _FEWEST = 4
 def section(summary: Summary, tasks: Sequence[Task]) -> dict[str, Any] | None:
     """Plain values for the template; None where no pair of tasks has anything to show."""
     names = [task.name for task in tasks if summary.baseline.get(task.name, 0.0)]
-    arms = [arm for arm in summary.arms if arm.arm != SINGLE]
+    arms = [arm for arm in summary.arms if arm.arm != SINGLE and not arm.left_out]
     whole = [arm for arm in arms if _known(arm, names)]
     if len(names) < 2 or len(whole) < 2:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from motet.problems.base import Task
-from motet.study.results import SINGLE, Run
+from motet.study.results import SINGLE, Labels, Run
 
 KINDS = {
     "broke down": "Broke down",
@@ -18,18 +18,24 @@ KINDS = {
 """Kinds of notices, as heads of columns. The first two are always shown: a zero there is worth knowing."""
 
 
-def section(tasks: Sequence[Task], runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Plain values for the template; None without runs."""
+def section(tasks: Sequence[Task], runs: Sequence[Run], labels: Labels | None = None) -> dict[str, Any] | None:
+    """Plain values for the template; None without runs. ``labels`` are those of the training rows, where known."""
     if not runs:
         return None
     seen = {notice.kind for run in runs for notice in run.warnings}
     kinds = [kind for i, kind in enumerate(KINDS) if i < 2 or kind in seen]
-    per_task = [_task(task.name, runs) for task in tasks]
+    share = labels.share if labels is not None else {}
+    per_task = [_task(task.name, runs) | {"labelled": share.get(task.name, math.nan)} for task in tasks]
     return {
+        "labels": bool(share),
         "kinds": [(kind, KINDS[kind].split("\n")) for kind in kinds],
         "arms": [_arm(arm, kinds, runs) for arm in dict.fromkeys(run.arm for run in runs)],
         "batches": all(row["absent"] == 0 for row in per_task),
-        "troubled": [row for row in per_task if row["nothing"] or row["epochs"] or row["unseen"] or row["absent"] > 0],
+        "troubled": [
+            row
+            for row in per_task
+            if row["nothing"] or row["epochs"] or row["unseen"] or row["absent"] > 0 or row["labelled"] < 1
+        ],
     }
 
 

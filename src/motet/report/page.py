@@ -17,8 +17,10 @@ from motet.report.figures.weights import uneven
 from motet.report.file import environment, script_hash, write_page
 from motet.report.svg import inline
 from motet.study.caveats import ALIKE, with_own_rate
+from motet.study.labels import few_in_common
 from motet.study.live import TUNING, State
-from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Run, Summary, Tuning
+from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Labels, Rule, Run, Summary, Tuning
+from motet.study.sequential import least_p
 
 _HERE = Path(__file__).parent
 _REASONS = 5
@@ -56,6 +58,7 @@ def write(
     provenance: Mapping[str, Any],
     tuning: Tuning | None = None,
     running: State | None = None,
+    labels: Labels | None = None,
 ) -> Path:
     """Write the report of a study. The file is complete before it appears under its name.
 
@@ -75,6 +78,7 @@ def write(
             Its ``folder`` is where the commands look that train a run again.
         tuning: How the arms were tuned, where they were.
         running: What a study that is not finished is doing. The page then gives no verdict.
+        labels: How many labels the training rows have, where it is known.
 
     Returns:
         The path of the file.
@@ -83,7 +87,9 @@ def write(
         ValueError: if summary and tasks do not name the same tasks, or a task's metric is unknown.
         IsADirectoryError: if the path is a folder.
     """
-    return write_page(path, "report", _render, title, problem, tasks, summary, runs, provenance, tuning, running)
+    return write_page(
+        path, "report", _render, title, problem, tasks, summary, runs, provenance, tuning, running, labels
+    )
 
 
 def _render(
@@ -95,6 +101,7 @@ def _render(
     provenance: Mapping[str, Any],
     tuned: Tuning | None,
     running: State | None,
+    labels: Labels | None,
 ) -> str:
     _check(tasks, summary)
     names = [arm.arm for arm in summary.arms]
@@ -111,7 +118,7 @@ def _render(
         "momentum": momentum.section(runs),
         "model": model.section(runs),
         "tuning": tuning.section(tuned, runs),
-        "health": health.section(ordered, runs),
+        "health": health.section(ordered, runs, labels),
     }
     folder = str(provenance.get("folder", ""))
     listed = run_list.section(ordered, summary, runs, folder)
@@ -128,6 +135,9 @@ def _render(
             n=numbers,
             side=_side,
             few=_few,
+            unshowable=_unshowable,
+            least_p=least_p(summary.rule, summary.verdict.seeds),
+            few_labels=few_in_common(labels) if optional["groups"] else "",
             v=_key,
             sections={key: heading for key, heading in _SECTIONS.items() if optional.get(key, True)},
             explained=_EXPLAINED | groups.explained(summary.arms) | model.explained(names),
@@ -146,7 +156,7 @@ def _render(
             folder=any(run["command"] for arm in listed for run in arm["runs"]),
             places={arm["arm"]: arm["place"] for arm in listed},
             task_places={task.name: i for i, task in enumerate(ordered)},
-            by_seed=run_list.delta_m_by_seed(ordered, summary, runs),
+            by_seed=run_list.delta_m_by_seed(summary),
             times=run_list.times(runs),
             soft=groups.soft,
             sizes=_sizes(summary),
@@ -221,7 +231,7 @@ def _known(interval: Interval) -> bool:
 
 def _detectable(summary: Summary) -> tuple[float, str] | None:
     """The smallest gain over the plain sum that could have been shown: the chosen arm's, or the least of all arms."""
-    known = {arm.arm: arm.mde_sum for arm in summary.arms if arm.arm not in (SINGLE, SUM)}
+    known = {arm.arm: arm.mde_sum for arm in summary.arms if arm.arm not in (SINGLE, SUM) and not arm.left_out}
     known = {arm: value for arm, value in known.items() if not math.isnan(value)}
     if not known:
         return None
@@ -242,8 +252,14 @@ def _looks(summary: Summary) -> str:
 
 
 def _best_shared(summary: Summary) -> ArmSummary | None:
-    known = [arm for arm in summary.arms if arm.arm != SINGLE and math.isfinite(arm.delta_m.mean)]
+    known = [arm for arm in summary.arms if arm.arm != SINGLE and not arm.left_out and math.isfinite(arm.delta_m.mean)]
     return min(known, key=lambda arm: arm.delta_m.mean, default=None)
+
+
+def _unshowable(arm: ArmSummary, rule: Rule) -> bool:
+    """Whether so few seeds can't show harm to any one of so many tasks."""
+    known = sum(_known(change) for change in arm.per_task.values())
+    return known * least_p(rule, arm.seeds) >= rule.alpha
 
 
 def _few(names: Sequence[str]) -> str:
@@ -262,19 +278,14 @@ def _row(place: int, task: Task, summary: Summary, runs: Sequence[Run]) -> dict[
         "kind": kind,
         "metric": f"{metric.title}, {task.unit}" if task.unit else metric.title,
         "direction": "higher is better" if metric.higher_is_better else "lower is better",
-        "cells": [_cell(arm, task.name, summary, runs) for arm in summary.arms],
+        "cells": [_cell(arm, task.name, summary) for arm in summary.arms],
     }
 
 
-def _cell(arm: ArmSummary, task: str, summary: Summary, runs: Sequence[Run]) -> dict[str, Any]:
+def _cell(arm: ArmSummary, task: str, summary: Summary) -> dict[str, Any]:
     if arm.arm == SINGLE:
         return {"arm": arm.arm, "mean": summary.baseline[task], "change": None}
-    found = [run.test[task] for run in runs if run.arm == arm.arm and task in run.test]
-    return {
-        "arm": arm.arm,
-        "mean": sum(found) / len(found) if found else float("nan"),
-        "change": arm.per_task.get(task),
-    }
+    return {"arm": arm.arm, "mean": arm.means.get(task, math.nan), "change": arm.per_task.get(task)}
 
 
 def _forest(summary: Summary, tasks: Sequence[Task]) -> list[Markup]:

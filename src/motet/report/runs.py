@@ -2,10 +2,9 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from motet.metrics.tasks import METRICS
 from motet.problems.base import Task
 from motet.report import numbers
 from motet.study.results import SINGLE, Run, Summary
@@ -17,7 +16,7 @@ def section(tasks: Sequence[Task], summary: Summary, runs: Sequence[Run], folder
     Args:
         folder: Of the study, for paths and commands; empty where the runs lie in none.
     """
-    changes = delta_m(tasks, summary, runs)
+    changes = {arm.arm: arm.by_seed for arm in summary.arms}
     found = []
     for place, arm in enumerate(dict.fromkeys(run.arm for run in runs)):
         own = [run for run in runs if run.arm == arm]
@@ -26,7 +25,7 @@ def section(tasks: Sequence[Task], summary: Summary, runs: Sequence[Run], folder
                 "arm": arm,
                 "place": place,
                 "seeds": [run.seed for run in own],
-                "delta_m": [changes.get((arm, run.seed), math.nan) for run in own] if arm != SINGLE else [],
+                "delta_m": [changes[arm].get(run.seed, math.nan) for run in own] if arm != SINGLE else [],
                 "rows": [
                     {"task": task, "results": [run.test.get(task.name, math.nan) for run in own]} for task in tasks
                 ],
@@ -44,12 +43,13 @@ def by_seed(runs: Sequence[Run], task: str) -> dict[str, str]:
     return {arm: told(parts) for arm, parts in found.items()}
 
 
-def delta_m_by_seed(tasks: Sequence[Task], summary: Summary, runs: Sequence[Run]) -> dict[str, str]:
+def delta_m_by_seed(summary: Summary) -> dict[str, str]:
     """{arm: its Δm, seed by seed}."""
-    found: dict[str, list[str]] = {}
-    for (arm, seed), value in delta_m(tasks, summary, runs).items():
-        found.setdefault(arm, []).append(f"{seed}: {numbers.change(value)}")
-    return {arm: told(parts) for arm, parts in found.items()}
+    return {
+        arm.arm: told([f"{seed}: {numbers.change(value)}" for seed, value in arm.by_seed.items()])
+        for arm in summary.arms
+        if arm.by_seed
+    }
 
 
 def times(runs: Sequence[Run]) -> dict[str, str]:
@@ -63,26 +63,6 @@ def times(runs: Sequence[Run]) -> dict[str, str]:
 def told(parts: Sequence[str]) -> str:
     """By seed 0: …, 1: …"""
     return f"By seed\n{chr(10).join(parts)}"
-
-
-def delta_m(tasks: Sequence[Task], summary: Summary, runs: Sequence[Run]) -> dict[tuple[str, int], float]:
-    """{(arm, seed): Δm} against single-task of the same seed, over the tasks with a finite result of both."""
-    single = {run.seed: run.test for run in runs if run.arm == SINGLE}
-    found = {}
-    for run in runs:
-        if run.seed in single:
-            parts = [_change(task, run.test, single[run.seed], summary.baseline) for task in tasks]
-            known = [part for part in parts if math.isfinite(part)]
-            found[run.arm, run.seed] = sum(known) / len(known) if known else math.nan
-    return found
-
-
-def _change(task: Task, test: Mapping[str, float], single: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    level = baseline[task.name]
-    if not level or not math.isfinite(level):
-        return math.nan
-    sign = -1 if METRICS[task.metric].higher_is_better else 1
-    return 100 * sign * (test.get(task.name, math.nan) - single.get(task.name, math.nan)) / abs(level)
 
 
 def _run(run: Run, place: int, folder: str) -> dict[str, Any]:

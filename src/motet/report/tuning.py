@@ -1,13 +1,11 @@
 """The report's section on tuning: what the search chose for every arm, and where it met an edge of its space."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from motet.study.fairness import edge
 from motet.study.results import Run, Tuning
 
-_EDGE = 1.26
-"""A learning rate within this factor (a tenth of a decade) of a bound is at the edge."""
 _SPENT = ("trials", "epochs")
 
 
@@ -55,14 +53,6 @@ def _row(arm: str, task: str, settings: Mapping[str, Any], tuning: Tuning | None
         "own": [f"{name} {said(value)}" for name, value in own.items()],
         "edge": edge(settings.get("learning_rate"), tuning),
     }
-
-
-def edge(rate: Any, tuning: Tuning | None) -> str:
-    """ "lower" or "upper", where the chosen learning rate lies at a bound of the search."""
-    if tuning is None or not isinstance(rate, float | int) or not math.isfinite(rate):
-        return ""
-    low, high = tuning.learning_rate
-    return "lower" if rate <= low * _EDGE else "upper" if rate >= high / _EDGE else ""
 
 
 def said(value: Any) -> str:

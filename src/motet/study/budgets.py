@@ -51,7 +51,7 @@ class Kept:
 @dataclass(frozen=True)
 class Curve:
     """Mean Δm over an arm's seeds against what was spent (N,), from where every seed has an epoch to the last one's
-    end; with a 95 % BCa interval at each point by itself, NaN with one seed."""
+    end; with a BCa interval at each point by itself, NaN with one seed."""
 
     cost: Values
     mean: Values
@@ -91,6 +91,8 @@ class Ledger:
     units: dict[str, float]
     lacking: dict[str, str]
     broken: frozenset[str] = frozenset()
+    share: float = 1.0
+    """Of the level, at a planned look: as of all other intervals and tests of a study."""
 
     def values(self, arm: str, clock: str, costs: Values, seeds: Iterable[int] | None = None) -> Values:
         """Δm of each seed at each cost, (S, N)."""
@@ -109,7 +111,7 @@ class Ledger:
             if len(costs):
                 grids[clock, arm] = costs, self.values(arm, clock, costs)
         rows = {column.tobytes(): column for _, table in grids.values() for column in table.T}
-        bands = dict(zip(rows, observe(list(rows.values())), strict=True))
+        bands = dict(zip(rows, observe(list(rows.values()), self.share), strict=True))
         found: dict[str, dict[str, Curve]] = {clock: {} for clock in self.units}
         for (clock, arm), (costs, table) in grids.items():
             band = [bands[column.tobytes()] for column in table.T]
@@ -121,7 +123,7 @@ class Ledger:
         """{clock: {arm: its results at the plain sum's cost}}."""
         pairs = list(product(self.units, self.arms))
         rows = [row for clock, arm in pairs for row in (self._alone(arm, clock), self.against(arm, clock))]
-        intervals = iter(Interval(o.mean, o.low, o.high) for o in observe(rows))
+        intervals = iter(Interval(o.mean, o.low, o.high) for o in observe(rows, self.share))
         found: dict[str, dict[str, Stopped]] = {clock: {} for clock in self.units}
         for clock, arm in pairs:
             total = float(median(kept.spent[clock][-1] for kept in self.arms[arm].values()))
@@ -156,7 +158,7 @@ class Ledger:
         return float(costs[first]) if first < len(costs) else math.nan
 
 
-def ledger(paired: Paired) -> Ledger:
+def ledger(paired: Paired, share: float = 1.0) -> Ledger:
     """Costs and Δm of all paired trainings, epoch by epoch.
 
     An arm's seeds are those that enter its Δm. An arm is left out if one of their runs does not tell test results and
@@ -184,7 +186,7 @@ def ledger(paired: Paired) -> Ledger:
     arms = {arm: arms[arm] for arm in paired.runs if arm in arms}  # in the order given
     totals = {clock: [getattr(paired.runs[SUM][seed].curve[-1], clock) for seed in arms[SUM]] for clock in CLOCKS}
     units = {clock: float(median(values)) for clock, values in totals.items() if min(values) > 0}
-    return Ledger(arms, units, lacking, frozenset(paired.broken))
+    return Ledger(arms, units, lacking, frozenset(paired.broken), share)
 
 
 def _known(run: Run, tasks: Sequence[str]) -> bool:
@@ -218,7 +220,7 @@ def disagreements(found: Ledger, alpha: float = 0.05) -> list[str]:
     """One sentence for each arm of which it depends on the clock whether it is better or worse than the plain sum.
 
     Compared are finished trainings, which the verdict judges, and the four clocks at the plain sum's cost. "Better"
-    and "worse" need both the 95 % interval of the paired differences and the sign-flip test at ``alpha``, uncorrected.
+    and "worse" need both the interval of the paired differences and the sign-flip test at ``alpha``, uncorrected.
     That one comparison shows a difference and another does not is no disagreement by itself: the interval of how much
     the two differ, by seed, must exclude zero too.
     """
@@ -228,12 +230,12 @@ def disagreements(found: Ledger, alpha: float = 0.05) -> list[str]:
         if arm == SUM or arm in found.broken:
             continue
         rows = {clock: row for clock in clocks if np.isfinite(row := found.against(arm, clock)).all()}
-        seen = dict(zip(rows, observe(list(rows.values())), strict=True))
+        seen = dict(zip(rows, observe(list(rows.values()), found.share), strict=True))
         sides = {clock: _side(o, alpha) for clock, o in seen.items()}
         for side in ("better", "worse"):
             here = [clock for clock, known in sides.items() if known == side]
             others = [clock for clock, known in sides.items() if known != side]
-            apart = observe([rows[a] - rows[b] for a, b in product(here, others)])
+            apart = observe([rows[a] - rows[b] for a, b in product(here, others)], found.share)
             differ = {b for (_, b), o in zip(product(here, others), apart, strict=True) if o.low > 0 or o.high < 0}
             if differ:
                 said.append(_sentence(arm, side, here, [clock for clock in others if clock in differ], seen, sides))

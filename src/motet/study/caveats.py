@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from motet.study.architectures import HARD, architecture_of
 from motet.study.optimizers import PLAIN, optimizer_of
 from motet.study.results import SINGLE, SUM, Run
+from motet.study.wording import times
 
 ALIKE = 0.1
 """Share of the plain sum's parameters by which another arm's may differ without a word."""
@@ -31,27 +32,36 @@ def of_runs(runs: Sequence[Run]) -> list[str]:
     return said
 
 
-def of_seeds(runs: Sequence[Run], table: bool) -> list[str]:
+def same_data(runs: Sequence[Run]) -> bool:
+    """Whether several seeds had exactly the same rows in each part."""
+    data = {run.seed: run.provenance.get("data") for run in runs}
+    return len(data) > 1 and len(set(data.values())) == 1 and None not in data.values()
+
+
+def of_seeds(runs: Sequence[Run], fresh: bool, fixed_test: bool) -> list[str]:
     """What p can't say because of how seeds differ.
 
     Args:
         runs: Their ``provenance`` tells whether all seeds had the same data.
-        table: Whether the problem is a user's own table, whose rows recur in every seed.
+        fresh: Whether every seed draws new rows.
+        fixed_test: Whether all seeds are tested on the same rows.
     """
-    data = {run.seed: run.provenance.get("data") for run in runs}
-    if len(data) < 2:
+    if len({run.seed for run in runs}) < 2 or fresh:
         return []
-    if len(set(data.values())) == 1 and None not in data.values():
+    if same_data(runs):
         return [
             "The split is the same for every seed, so p and the intervals measure initialisation and the order of "
             "batches only: they say nothing of other rows or other times."
         ]
-    if table:
+    if fixed_test:
         return [
-            "p and the intervals are for this table: the same rows recur in every seed, so they say how sure the "
-            "difference is over splits of these rows, and nothing of other data."
+            "Every seed is tested on the same rows, and only training and validation rows are drawn anew: p and the "
+            "intervals say nothing of other test rows."
         ]
-    return []
+    return [
+        "p and the intervals are for these data: the same rows recur in every seed, so they say how sure the "
+        "difference is over splits of these rows, and nothing of other data."
+    ]
 
 
 def of_looks(looks: Sequence[int], planned: Sequence[int] = ()) -> list[str]:
@@ -126,7 +136,7 @@ def _sizes(runs: Sequence[Run], arms: Sequence[str]) -> tuple[str, list[str]] | 
     if not known.get(SUM):
         return None
     ratios = {arm: known[arm] / known[SUM] for arm in arms}
-    far = [f"{arm} has {ratio:.2g} times as many" for arm, ratio in ratios.items() if abs(ratio - 1) > ALIKE]
+    far = [f"{arm} has {times(ratio)} as many" for arm, ratio in ratios.items() if abs(ratio - 1) > ALIKE]
     return (f"{known[SUM]:,}".replace(",", "\u202f"), far) if far else None
 
 

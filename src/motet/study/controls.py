@@ -8,6 +8,7 @@ from motet.study.pairing import joined
 from motet.study.results import SUM, ArmSummary, Comparison, Summary
 from motet.study.roles import Role, role
 from motet.study.sequential import least_p, seeds_needed
+from motet.study.wording import signed
 
 _EXPLAINS: dict[Role, str] = {
     "steps": "more optimizer steps on every batch",
@@ -144,8 +145,4 @@ def _all(controls: Sequence[Comparison]) -> str:
 
 def _by(c: Comparison, corrected: str) -> str:
     p = "p < 0.001" if c.p < 0.001 else f"p = {c.p:.3f}"
-    return f"(difference in Δm {_signed(c.difference.mean)}, {p}{corrected})"
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+    return f"(difference in Δm {signed(c.difference.mean)}, {p}{corrected})"

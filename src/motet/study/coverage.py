@@ -1,4 +1,4 @@
-"""Which arms are on the front of a study, and how much of the tasks' space the front covers."""
+"""How much of the tasks' space the arms of a study cover together, and each alone."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motet.pareto.measures import hypervolume, nondominated
+from motet.pareto.measures import hypervolume
 from motet.study.inference import Values
 
 MOST_TASKS = 4
@@ -15,37 +15,34 @@ MOST_TASKS = 4
 
 @dataclass(frozen=True)
 class Coverage:
-    """The front of some arms.
+    """What some arms cover.
 
     Attributes:
-        front: The arms on it.
-        volume: What it dominates, single-task alone being 1; NaN for one task or more than 4.
+        volume: What their front dominates, single-task alone being 1; NaN for one task or more than 4.
         alone: Share of the volume that only this arm contributes, for every arm.
     """
 
-    front: frozenset[str]
     volume: float
     alone: dict[str, float]
 
 
 def covered(changes: Mapping[str, Values], limit: float) -> Coverage:
-    """The front of {arm: mean changes of the tasks (K,), lower is better}; arms with a NaN stay out.
+    """Of {arm: mean changes of the tasks (K,), lower is better}; arms with a NaN stay out.
 
     One arm is one point, whose own volume is a product that says less than Δm. So the volume is that of all points
     together, from a change of ``limit`` per cent for every task downwards, over that of a point without any change:
     what a reader could choose from. A point beyond the limit in any task adds nothing.
 
     Note:
-        Of means, without an interval: how far the front is chance is not said.
+        Of means, without an interval: how far it is chance is not said.
     """
     points = {arm: np.round(np.asarray(row) / limit, 9) for arm, row in changes.items() if np.isfinite(row).all()}
     if not points:
-        return Coverage(frozenset(), math.nan, {})
+        return Coverage(math.nan, {})
     stacked = [row.tolist() for row in points.values()]
-    front = frozenset(arm for arm, on in zip(points, nondominated(stacked).tolist(), strict=True) if on)
     tasks = len(stacked[0])
     if not 2 <= tasks <= MOST_TASKS:
-        return Coverage(front, math.nan, dict.fromkeys(points, math.nan))
+        return Coverage(math.nan, dict.fromkeys(points, math.nan))
     corner = [1.0] * tasks
     volume = hypervolume(stacked, corner)
     alone = dict.fromkeys(points, 0.0)
@@ -53,4 +50,4 @@ def covered(changes: Mapping[str, Values], limit: float) -> Coverage:
         for i, arm in enumerate(points):
             rest = [*stacked[:i], *stacked[i + 1 :]]
             alone[arm] = max(0.0, 1 - hypervolume(rest, corner) / volume) if rest else 1.0
-    return Coverage(front, volume, alone)
+    return Coverage(volume, alone)

@@ -134,7 +134,7 @@ class Crew:
 
 def main() -> None:
     """One of the processes: train until there is no trial left, and end where the one that started it does."""
-    from motet.study.trials import quiet
+    from motet.study.trials import quiet, storage_errors
     from motet.study.tuning import Session
 
     out = os.fdopen(os.dup(1), "wb")
@@ -151,7 +151,7 @@ def main() -> None:
         out.flush()
 
     try:
-        with quiet():
+        with quiet(), storage_errors(work.storage):
             Session(work, lambda tick: send("tick", tick)).run()
     except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))

@@ -7,6 +7,7 @@ from motet.study.pairing import joined
 from motet.study.results import SINGLE, SUM, ArmSummary, Interval, Rule, Verdict
 from motet.study.sensitivity import POWER
 from motet.study.sequential import least_p
+from motet.study.wording import number, signed
 
 
 def sentences(rows: Sequence[ArmSummary], verdict: Verdict, rule: Rule, level: float, same_tasks: bool) -> list[str]:
@@ -29,7 +30,7 @@ def sentences(rows: Sequence[ArmSummary], verdict: Verdict, rule: Rule, level: f
     shown = [the_sum, *([lead] if lead else [])]
     return [
         *_harmed(shown, rule),
-        *(_missed(the_sum, candidates, lead, verdict) if verdict.decision in ("UNDECIDED", "KEEP SUM") else []),
+        *(_missed(the_sum, candidates, lead, verdict, rule) if verdict.decision in ("UNDECIDED", "KEEP SUM") else []),
         *_specialised(the_sum, rule, level),
         *(_log_ratio(shown, [the_sum, *candidates], verdict) if same_tasks else []),
         *_resampled(the_sum, lead),
@@ -53,15 +54,28 @@ def _harmed(rows: Sequence[ArmSummary], rule: Rule) -> list[str]:
 
 
 def _missed(
-    the_sum: ArmSummary, candidates: Sequence[ArmSummary], lead: ArmSummary | None, verdict: Verdict
+    the_sum: ArmSummary, candidates: Sequence[ArmSummary], lead: ArmSummary | None, verdict: Verdict, rule: Rule
 ) -> list[str]:
     chance = f"more than {100 * (1 - POWER):.0f} % of such studies"
+    if verdict.decision == "KEEP SUM" and lead is not None:
+        # That every gain of the margin is ruled out needs no Holm; that one of many is there does.
+        few = "could not have adopted any arm" if math.isinf(lead.mde_sum) else _would_miss(lead, chance)
+        return [
+            f"A gain on the sum of less than {rule.margin:g} in Δm may be there, and by the rule does not matter. To "
+            f"rule out larger ones in all arms at once needs fewer seeds than to show one: this study {few}."
+        ]
     if lead is None:
         return [_detectable("a difference of sum to single-task", the_sum.mde_single, chance, verdict.seeds)]
     others = [row for row in candidates if row is not lead and row.mde_sum > lead.mde_sum]
     most = max(others, key=lambda row: row.mde_sum, default=None)
     more = f", and for {most.arm} one smaller than {_points(most.mde_sum)}" if most and most.mde_sum < math.inf else ""
     return [_detectable(f"a gain of {lead.arm} on the sum", lead.mde_sum, chance, lead.seeds, more)]
+
+
+def _would_miss(lead: ArmSummary, chance: str) -> str:
+    if math.isnan(lead.mde_sum):
+        return "is too small to say what it could show"
+    return f"would have missed a gain of {lead.arm} smaller than {_points(lead.mde_sum)} in {chance}"
 
 
 def _detectable(what: str, size: float, chance: str, seeds: int, more: str = "") -> str:
@@ -98,7 +112,7 @@ def _log_ratio(shown: Sequence[ArmSummary], rows: Sequence[ArmSummary], verdict:
         if row.delta_m.mean * row.log_ratio.mean < 0 and (_clear(row.delta_m) or _clear(row.log_ratio))
     ]
     said += [
-        f"Δm of {row.arm} is {_signed(row.delta_m.mean)} %, but its mean log-ratio {_signed(row.log_ratio.mean)} %: Δm "
+        f"Δm of {row.arm} is {signed(row.delta_m.mean)} %, but its mean log-ratio {signed(row.log_ratio.mean)} %: Δm "
         "gives a large relative loss, often of a task with a small single-task result, more weight than an equal gain. "
         "Look at the tasks one by one."
         for row in opposed
@@ -108,7 +122,7 @@ def _log_ratio(shown: Sequence[ArmSummary], rows: Sequence[ArmSummary], verdict:
         by_log = row.log_ratio.mean - the_sum.log_ratio.mean
         if row.over_sum.mean * by_log < 0 and _clear(row.over_sum):
             said.append(
-                f"Against the sum {row.arm} has {_signed(row.over_sum.mean)} points in Δm, but {_signed(by_log)} in "
+                f"Against the sum {row.arm} has {signed(row.over_sum.mean)} points in Δm, but {signed(by_log)} in "
                 "mean log-ratio: which of the two is better depends on the measure."
             )
     by_delta, by_log_ratio = (
@@ -137,12 +151,8 @@ def _clear(interval: Interval) -> bool:
 
 
 def _ends(interval: Interval) -> str:
-    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def _points(value: float) -> str:
-    return f"{value:.1f} points" if value >= 0.95 else f"{value:.2f} points"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+    return f"{number(value)} points"

@@ -2,10 +2,16 @@
 
 import re
 from importlib.util import find_spec
+from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
+
+BEAT = 15.0
+"""Seconds between two signs of life of whoever trains something for all."""
+STALE = 60.0
+"""Seconds without one after which another takes its work over."""
 
 _PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):[^\s@]*@|(?<=password=)[^\s&'\"]+")
 
@@ -45,8 +51,23 @@ def address(storage: str) -> URL:
     )
 
 
+def options(url: URL) -> dict[str, Any]:
+    """How it is opened. Every use opens a connection of its own, since a study asks a few times a minute.
+
+    Where the address does not say how long the driver waits for a lock on the file, or for a server, this does.
+    """
+    name, seconds = ("timeout", 60) if url.get_backend_name() == "sqlite" else ("connect_timeout", 15)
+    return {"poolclass": NullPool, "connect_args": {} if name in url.query else {name: seconds}}
+
+
 def engine(url: URL) -> Engine:
-    """Connections to it. Every use opens its own: a study asks a few times a minute."""
-    if url.get_backend_name() == "sqlite":
-        return create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
-    return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 15})
+    """Connections to it."""
+    return create_engine(url, **options(url))
+
+
+def cause(error: BaseException) -> str:
+    """What a database said, in one line, of an error of SQLAlchemy or one that was raised from it."""
+    while error.__cause__ is not None and getattr(error, "orig", None) is None:
+        error = error.__cause__
+    lines = hidden(str(getattr(error, "orig", None) or error)).strip().splitlines()
+    return " ".join(lines[:1])

@@ -8,9 +8,11 @@ from typing import Any
 
 from motet.problems.base import Task, Training
 from motet.study.files import DamagedError, StoreError, plain, read_json
-from motet.study.results import Rule, Tuning
+from motet.study.results import Labels, Rule, Tuning
 
 NAME = "study.json"
+_TOLD = ("fresh", "fixed_test", "labels")
+"""Fields that say more of data which a fingerprint stands for. They make no study another one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Description:
         first_seed: The seed whose data are fingerprinted here, so that changed data are noticed before any work.
         data: Fingerprint of the data of ``first_seed``.
         tuning: How every arm is tuned; None where all have the study's own settings.
+        fresh, fixed_test: As `motet.problems.base.Problem` says.
+        labels: Of the training rows of ``first_seed``; None is not known.
     """
 
     problem: str
@@ -40,10 +44,14 @@ class Description:
     first_seed: int
     data: str
     tuning: Tuning | None = None
+    fresh: bool = False
+    fixed_test: bool = False
+    labels: Labels | None = None
 
     def digest(self) -> str:
         """Stands in every run, so that a lost study.json can be made anew only as it was."""
-        text = json.dumps(plain(asdict(self)), sort_keys=True)
+        own = {name: value for name, value in asdict(self).items() if name not in _TOLD}
+        text = json.dumps(plain(own), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def must_equal(self, stored: "Description", folder: Path) -> None:
@@ -52,7 +60,8 @@ class Description:
         Raises:
             StoreError: that names what differs and what to do.
         """
-        changed = [f.name for f in fields(self) if _json(getattr(self, f.name)) != _json(getattr(stored, f.name))]
+        names = [f.name for f in fields(self) if f.name not in _TOLD]
+        changed = [name for name in names if _json(getattr(self, name)) != _json(getattr(stored, name))]
         # Other tasks or a table with other rows have other data, titles and notes too: the cause is named first.
         causes = [name for name in changed if name in ("problem", "tasks", "table", "training", "tuning", "versions")]
         if not causes and "data" in changed:

@@ -17,18 +17,13 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from motet.study.database import address, engine, hidden
+from motet.study.database import BEAT, STALE, address, cause, engine, hidden
 from motet.study.description import Description
 from motet.study.files import DamagedError, StoreError
 from motet.study.fit import Trained
 from motet.study.payload import Payload, pack, unpack
 
 _log = logging.getLogger(__name__)
-
-BEAT = 15.0
-"""Seconds between heartbeats."""
-STALE = 60.0
-"""Seconds after which a claim without a heartbeat may be taken over."""
 
 Key = tuple[str, int]
 
@@ -70,7 +65,7 @@ class Exchange:
         self.study, self.problem = description.digest(), description.problem
         self.worker = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         url = address(storage)
-        self._shown = hidden(url.render_as_string(hide_password=True))
+        self._shown, self._met = hidden(storage), False
         self._engine = engine(url)
         self._now = _NOW[url.get_backend_name()]
         self._insert = sqlite.insert if url.get_backend_name() == "sqlite" else postgresql.insert
@@ -205,9 +200,9 @@ class Exchange:
         try:
             with self._engine.begin() as connection:
                 yield connection
+            self._met = True
         except SQLAlchemyError as error:
-            cause = hidden(str(getattr(error, "orig", None) or error)).strip().splitlines()
-            raise StoreError(
-                f"the database {self._shown} can't be used ({' '.join(cause[:1])}): finished runs are kept in the "
-                "folder, and --resume goes on when it is back"
-            ) from None
+            fix = "finished runs are kept in the folder, and --resume goes on when it is back"
+            if not self._met:
+                fix = "nothing was trained; correct --storage, or see that the database is there and lets you in"
+            raise StoreError(f"the database {self._shown} can't be used ({cause(error)}): {fix}") from None

@@ -7,6 +7,7 @@ from typing import Any
 from motet.study.caveats import with_own_rate
 from motet.study.pairing import joined
 from motet.study.results import SINGLE, ArmSummary, Run, Tuning
+from motet.study.wording import times
 
 EDGE = 1.26
 """A learning rate within this factor (a tenth of a decade) of a bound of its range is at the edge."""
@@ -46,8 +47,8 @@ def of_step_lengths(rows: Sequence[ArmSummary], runs: Sequence[Run]) -> list[str
     if ratio <= FAR_APART:
         return []
     return [
-        f"Methods differ in step length by up to {ratio:.2g}× ({least} {lengths[least]:.2g}×, {most} "
-        f"{lengths[most]:.2g}× the sum's), and all trained at one learning rate: tune them with --trials."
+        f"Methods differ in step length by up to {times(ratio)} ({least} {times(lengths[least])}, {most} "
+        f"{times(lengths[most])} the sum's), and all trained at one learning rate: tune them with --trials."
     ]
 
 
@@ -84,9 +85,9 @@ def of_tuning(runs: Sequence[Run], tuning: Tuning | None, rows_recur: bool) -> l
     return said
 
 
-def edge(rate: object, tuning: Tuning) -> str:
+def edge(rate: object, tuning: Tuning | None) -> str:
     """ "lower" or "upper", where a learning rate lies at a bound of the search, else empty."""
-    if not isinstance(rate, float | int) or not math.isfinite(rate):
+    if tuning is None or not isinstance(rate, float | int) or not math.isfinite(rate):
         return ""
     low, high = tuning.learning_rate
     return "lower" if rate <= low * EDGE else "upper" if rate >= high / EDGE else ""

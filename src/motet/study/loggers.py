@@ -1,9 +1,11 @@
 """Loggers: every epoch of a study to TensorBoard or MLflow too, which are not needed for anything else."""
 
 import difflib
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +16,8 @@ from motet.study.description import read_study
 from motet.study.files import StoreError
 from motet.study.fit import Tick
 from motet.study.results import Run
+
+_log = logging.getLogger(__name__)
 
 _Key = tuple[str, int]
 
@@ -69,7 +73,8 @@ class MLflow:
     """A run of MLflow for every run of the study, in an experiment named after the problem.
 
     Metrics are named as in `TensorBoard`, settings are parameters. They go where MLFLOW_TRACKING_URI says, and without
-    it to FOLDER/mlflow.db: ``mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db``.
+    it to FOLDER/mlflow.db: ``mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db``. A server that goes away later
+    ends the records and not the study, whose results do not need them; a warning says so, once.
 
     Raises:
         ImportError: that names the extra.
@@ -80,52 +85,72 @@ class MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._make = _imported("mlflow", _client)
         self._client: Any = None
+        self._uri, self._lost = "", False
         self._open: dict[_Key, tuple[str, _Study]] = {}
 
     def start(self, folder: Path, arm: str, seed: int, settings: dict[str, Any]) -> None:
         """Begin a run of MLflow.
 
         Raises:
-            StoreError: if its database or server can't be used.
+            StoreError: if its database or server can't be used for the first run.
         """
-        from mlflow.exceptions import MlflowException
-
+        if self._lost:
+            return
         study = _Study.of(folder, arm, seed, settings)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-        try:
-            if self._client is None:
-                self._client = self._make(tracking_uri=uri)
-            experiment = self._client.get_experiment_by_name(study.problem)
-            number = experiment.experiment_id if experiment else self._client.create_experiment(study.problem)
+        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+        with self._reached(first=self._client is None):
+            client = self._client or self._make(tracking_uri=self._uri)
+            experiment = client.get_experiment_by_name(study.problem)
+            number = experiment.experiment_id if experiment else client.create_experiment(study.problem)
             tags = {"arm": arm, "seed": str(seed), "folder": str(folder)}
-            identity = self._client.create_run(number, run_name=f"{arm} seed {seed}", tags=tags).info.run_id
-        except MlflowException as error:
-            raise StoreError(
-                f"MLflow can't be used at {hidden(uri)} ({' '.join(str(error).split())[:200]}): correct "
-                "MLFLOW_TRACKING_URI, or leave --log mlflow out; finished runs are kept, and --resume goes on"
-            ) from None
-        self._open[arm, seed] = identity, study
-        for name, value in study.settings.items():
-            self._client.log_param(identity, _allowed(name), value)
+            identity = client.create_run(number, run_name=f"{arm} seed {seed}", tags=tags).info.run_id
+            self._client = client
+            self._open[arm, seed] = identity, study
+            for name, value in study.settings.items():
+                client.log_param(identity, _allowed(name), value)
 
     def epoch(self, tick: Tick) -> None:
         """Write this epoch's metrics."""
-        identity, study = self._open[tick.arm, tick.seed]
-        for name, value in study.values(tick).items():
-            self._client.log_metric(identity, _allowed(name), value, step=tick.epoch.epoch)
+        if self._lost:
+            return
+        with self._reached():
+            identity, study = self._open[tick.arm, tick.seed]
+            for name, value in study.values(tick).items():
+                self._client.log_metric(identity, _allowed(name), value, step=tick.epoch.epoch)
 
     def end(self, run: Run) -> None:
         """Write test results and finish the run."""
-        identity, study = self._open.pop((run.arm, run.seed))
-        for name, value in study.results(run).items():
-            self._client.log_metric(identity, _allowed(name), value)
-        self._client.set_terminated(identity, status="FINISHED")
+        if self._lost:
+            return
+        with self._reached():
+            identity, study = self._open.pop((run.arm, run.seed))
+            for name, value in study.results(run).items():
+                self._client.log_metric(identity, _allowed(name), value)
+            self._client.set_terminated(identity, status="FINISHED")
 
     def close(self) -> None:
         """Mark what was interrupted."""
-        for identity, _ in self._open.values():
-            self._client.set_terminated(identity, status="KILLED")
+        for identity, _ in self._open.values() if not self._lost else ():
+            with self._reached():
+                self._client.set_terminated(identity, status="KILLED")
         self._open.clear()
+
+    @contextmanager
+    def _reached(self, first: bool = False) -> Iterator[None]:
+        """Ends the records where MLflow can't be reached any more, and the study where it never was."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            what = f"MLflow can't be used at {hidden(self._uri)} ({' '.join(str(error).split())[:200]})"
+            if first:
+                raise StoreError(
+                    f"{what}: correct MLFLOW_TRACKING_URI, or leave --log mlflow out; finished runs are kept, and "
+                    "--resume goes on"
+                ) from None
+            self._lost = True
+            _log.warning("%s any more: the study goes on, and what it trains from now on is not recorded there", what)
 
 
 _LOGGERS: dict[str, Callable[[], Logger]] = {"tensorboard": TensorBoard, "mlflow": MLflow}

@@ -89,7 +89,10 @@ def pair(tasks: list[str], runs: Sequence[Run], higher_is_better: Mapping[str, b
                 f"seeds {column.std(ddof=1):.2g}), so its changes in per cent say little."
             )
     if np.isnan(compared).all():
-        raise ValueError("no task has a finite single-task result other than zero: there is nothing to compare")
+        raise ValueError(
+            f"no task has a finite result of both {SINGLE} and {SUM}, and one of {SINGLE} that is not zero: there is "
+            "nothing to compare"
+        )
     directions = np.array([-1.0 if _direction(higher_is_better, task) else 1.0 for task in tasks])
     return Paired(tasks, seeds, paired_runs, results, directions, compared, baseline, broken, notes)
 

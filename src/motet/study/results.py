@@ -335,11 +335,14 @@ class ArmSummary:
     """Δm with Nadeau's and Bengio's corrected variance, where seeds split the same rows anew; for information."""
     over_sum_resampled: Interval = UNKNOWN
     """The same of the difference to the sum."""
-    on_front: bool = False
-    """Whether no other arm, single-task among them, has a mean change that is as good for every task and better for
-    one. With many tasks nearly every arm is on the front."""
     hypervolume: float = math.nan
     """Share of `Summary.hypervolume` that only this arm contributes; NaN where that is NaN."""
+    means: dict[str, float] = field(default_factory=dict)
+    """Mean result of every task on the metric's own scale, over the same seeds as its change."""
+    by_seed: dict[int, float] = field(default_factory=dict)
+    """Δm of every seed of which ``delta_m`` is the mean."""
+    left_out: str = ""
+    """Why nothing may be decided on this arm; empty where it may."""
 
 
 @dataclass(frozen=True)
@@ -391,6 +394,21 @@ class Tuning:
     learning_rate: tuple[float, float] = (1e-4, 1e-2)
     weight_decay: tuple[float, ...] = (0.0, 1e-4, 1e-2)
     dropout: tuple[float, ...] = (0.0, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How many labels the training rows of one seed have.
+
+    Attributes:
+        share: Of the rows that have a label of the task, for every task.
+        least: The two tasks that share the fewest rows; empty with one task.
+        shared: Rows with labels of both of these over rows with a label of either; NaN with one task.
+    """
+
+    share: dict[str, float]
+    least: list[str] = field(default_factory=list)
+    shared: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from motet.study.coverage import Coverage
 from motet.study.inference import Observed, holm, level
 from motet.study.judgement import Evidence
-from motet.study.pairing import mean
+from motet.study.pairing import Paired, mean
 from motet.study.results import SINGLE, SUM, ArmSummary, Groups, Interval, Rule, Run, RunCost
 from motet.study.sensitivity import detectable, resampled
 
@@ -24,6 +24,8 @@ class Observations:
     over_sum: Observed
     specialised: Observed
     tasks: dict[str, Observed]
+    seeds: list[int]
+    """Of which there is a Δm."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Context:
     holm: Mapping[str, float]
     ranks: Mapping[str, float]
     step_costs: Mapping[str, float]
-    front: Coverage
+    covered: Coverage
     ratio: float
+    paired: Paired
 
 
 def of_arm(arm: str, o: Observations, own: Mapping[int, Run], context: Context) -> ArmSummary:
@@ -68,8 +71,10 @@ def of_arm(arm: str, o: Observations, own: Mapping[int, Run], context: Context) 
         specialised=interval(o.specialised),
         delta_m_resampled=resampled(o.delta_m.values, context.ratio, level(context.share)),
         over_sum_resampled=resampled(o.over_sum.values, context.ratio, level(context.share)),
-        on_front=arm in context.front.front,
-        hypervolume=context.front.alone.get(arm, math.nan),
+        hypervolume=context.covered.alone.get(arm, math.nan),
+        means={task: mean(column) for task, column in zip(o.tasks, context.paired.results[arm].T, strict=True)},
+        by_seed=dict(zip(o.seeds, o.delta_m.values.tolist(), strict=True)),
+        left_out=context.paired.broken.get(arm, ""),
         seconds_per_step=middle(cost.seconds_per_step for cost in costs),
         step_cost=context.step_costs[arm],
         total_seconds=middle(cost.seconds for cost in costs),

@@ -1,5 +1,6 @@
 """Trains what a study has not got yet: one run after another, several at once, or together with other machines."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from motet.study.provenance import command
 from motet.study.results import GROUPS, SINGLE, Run
 from motet.study.schedule import Item, check_followers, is_ready, ordered
 from motet.study.store import Store
+
+_log = logging.getLogger(__name__)
 
 _POLL = 1.0
 """Seconds between two looks at what other participants have finished."""
@@ -78,6 +81,8 @@ class Runner:
         self._trained = 0
         self._running: set[tuple[str, int]] = set()
         self._asked = -_POLL
+        self._own = {arm for arm, _ in store.keys}
+        """Arms that are to be in this folder; those of others come as well."""
         if exchange is not None:
             self._share(exchange)
 
@@ -94,6 +99,7 @@ class Runner:
         Raises:
             ValueError: if a control's `groups` run is neither there nor to come; and what training raises.
         """
+        self._own |= {arm.label for arm in arms}
         self._fetch(now=True)
         items = ordered(arms, seeds, self.store.keys)
         check_followers(items, self.store.keys)
@@ -183,6 +189,13 @@ class Runner:
             self.store.check_data(key[1], trained.run.provenance["data"])
             self.store.put(trained)
             self.live.did(key[0])
+            if key[0] not in self._own:
+                self._own.add(key[0])
+                _log.warning(
+                    "another participant also trains %s, and its runs count here too, as far as they are there: name "
+                    "the same arms everywhere, so that all end with the same table and verdict",
+                    key[0],
+                )
         self._asked = time.monotonic()
 
 

@@ -78,8 +78,9 @@ def summarise(
         higher_is_better: The direction of each task's metric.
         notes: What else the verdict's reasons must say, about the data or how the study was run.
         tuning: How the arms were tuned, if they were.
-        rows_recur: Whether every seed splits the same rows anew. Then, where the runs' ``provenance`` has the numbers
-            of ``rows`` ({"train": …, "test": …}), intervals with a corrected variance are given for information.
+        rows_recur: Whether seeds that differ in their data split the same rows anew. Then, where the runs'
+            ``provenance`` has the numbers of ``rows`` ({"train": …, "test": …}), intervals with a corrected variance
+            are given for information.
 
     Raises:
         ValueError: if the looks of the rule are not increasing, if single-task or the sum is missing or they share no
@@ -90,6 +91,7 @@ def summarise(
         About 0.2 s for 10 arms, 10 seeds and 14 tasks.
     """
     paired = pair([task.name for task in tasks], runs, higher_is_better)
+    rows_recur = rows_recur and not caveats.same_data(runs)
     look = look_at(rule, len(paired.seeds))
     if rule.looks:
         for arm, own in paired.runs.items():
@@ -113,8 +115,9 @@ def summarise(
         holm=holm,
         ranks=_ranks({arm: observed[arm].tasks for arm in shared}),
         step_costs=step_costs,
-        front=covered({arm: _means(observed[arm].tasks, paired) for arm in usable}, rule.worst_task),
+        covered=covered({arm: _means(observed[arm].tasks, paired) for arm in usable}, rule.worst_task),
         ratio=_test_over_train(runs) if rows_recur else math.nan,
+        paired=paired,
     )
     rows = [of_arm(arm, o, paired.runs[arm], context) for arm, o in observed.items()]
     refused, remedy = refusal(runs)
@@ -128,7 +131,7 @@ def summarise(
         *[f"{arm} is left out of the decision: {why}." for arm, why in paired.broken.items()],
         *paired.notes,
         *caveats.of_runs(runs),
-        *budgets.disagreements(budgets.ledger(paired), rule.alpha),
+        *budgets.disagreements(budgets.ledger(paired, look.share), rule.alpha),
         *of_step_lengths(rows, runs),
         *of_tuning(runs, tuning, rows_recur),
         *notes,
@@ -140,7 +143,7 @@ def summarise(
         paired.baseline,
         _against_controls(paired, rule, look.share),
         level(look.share),
-        context.front.volume,
+        context.covered.volume,
     )
 
 
@@ -168,7 +171,12 @@ def _observe(paired: Paired, logs: Mapping[str, Values], share: float) -> dict[s
     found = iter(observe(rows, share))
     return {
         arm: Observations(
-            next(found), next(found), next(found), next(found), {task: next(found) for task in paired.tasks}
+            next(found),
+            next(found),
+            next(found),
+            next(found),
+            {task: next(found) for task in paired.tasks},
+            [seed for seed, value in zip(paired.seeds, delta_m[arm], strict=True) if not math.isnan(value)],
         )
         for arm in changes
     }

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from motet.study.description import Description, read_study
 from motet.study.exchange import Exchange
 from motet.study.files import StoreError
 from motet.study.jobs import Bench, Recipe
+from motet.study.labels import labels
 from motet.study.live import Live, read_state
 from motet.study.pool import Inline, Pool
 from motet.study.provenance import versions
@@ -58,7 +59,7 @@ class Study:
             it, and the next ones follow them. Fixed in the rule, which shares its level out between the looks.
         look_every: After how many more seeds to look again.
         tuning: How every arm is tuned first, or in how many trials. Default: not, or as the study that is resumed; with
-            an arm that needs it, such as ``sum:tuned``, `motet.study.tuning.DEFAULT_TRIALS`.
+            an arm that needs it, such as ``sum:tuned``, `motet.study.tuning.DEFAULT_TRIALS`. 0: not in any case.
         loggers: Told of every run that is trained here, as `motet.study.runner.Logger` says.
         progress: Whether to show a bar with the time left, or a line now and then where there is no terminal.
 
@@ -106,8 +107,13 @@ class Study:
         if rule is not None and rule.looks and len(self.seeds) > rule.looks[-1]:
             raise ValueError(f"the rule looks at {rule.looks[-1]} seeds at most, and {len(self.seeds)} are named")
         self._rule = rule
-        self._tuning = Tuning(_whole("tuning", tuning), self.training.epochs) if isinstance(tuning, int) else tuning
-        self._summary: Summary | None = None
+        self._untuned = tuning == 0 and not isinstance(tuning, bool)
+        if self._untuned and (needs := [arm.label for arm in self.arms if arm.needs_tuning]):
+            raise ValueError(f"{needs[0]} is tuned, and 0 trials are no tuning: leave the arm out, or give all trials")
+        if isinstance(tuning, int):
+            tuning = None if self._untuned else Tuning(_whole("tuning", tuning), self.training.epochs)
+        self._tuning = tuning
+        self._read: _Read | None = None
         self._bench = Bench(self.problem, self.folder)
 
     @property
@@ -148,19 +154,20 @@ class Study:
             for arm in self.arms:
                 arm.check([task.name for task in description.tasks])
                 arm.check_model(self.problem, data, self.training)
-            with Store(self.folder, description, self.resume) as store:
+            with ExitStack() as stack:
+                exchange = None
+                if self.storage is not None:  # First: where there is none, no folder is left behind.
+                    exchange = stack.enter_context(closing(Exchange(self.storage, description)))
+                store = stack.enter_context(Store(self.folder, description, self.resume))
                 self.resume = True  # A second call goes on with what the first one did.
-                self._train(store)
+                self._train(store, exchange)
         return self
 
-    def _train(self, store: Store) -> None:
+    def _train(self, store: Store, exchange: Exchange | None) -> None:
         """Tune, then train up to each look at the verdict in turn, until it is decided."""
         check_followers(ordered(self.arms, self._planned(store.description.rule), store.keys), store.keys)
         seconds = [(arm, store.get(arm, seed).cost.seconds) for arm, seed in store.keys]
         with ExitStack() as stack:
-            exchange = None
-            if self.storage is not None:
-                exchange = stack.enter_context(closing(Exchange(self.storage, store.description)))
             live = stack.enter_context(Live(self.folder, self.progress, self.workers, seconds))
             runner = Runner(store, self._recipes(store, live), live, exchange, self.loggers)
             crew: Crew = Inline(self._bench, train, runner.tick)
@@ -170,7 +177,7 @@ class Study:
             planned = self._planned(store.description.rule)
             for count in store.description.rule.looks or (len(planned),):
                 runner.run(crew, self.arms, planned[:count])
-                self._summary = None
+                self._read = None
                 # Who has gone beyond a look has found it undecided, and would now see seeds that it did not have.
                 if not {seed for _, seed in store.keys} - set(planned[:count]) or count == len(planned):
                     history.looked(self.folder, store.seeds((SINGLE, SUM)))
@@ -216,26 +223,31 @@ class Study:
         Raises:
             StoreError: if there is no study in the folder, or one whose rule is another.
         """
-        if self._summary is None:
+        return self._snapshot().summary
+
+    def _snapshot(self) -> "_Read":
+        """What is in the folder, read once: while another process trains, a second look would see more."""
+        if self._read is None:
             stored = read_study(self.folder)
             if self._rule is not None:
                 replace(stored, rule=self._rule).must_equal(stored, self.folder)
             runs = self.runs()
-            self._summary = summarise(
+            summary = summarise(
                 stored.tasks,
                 runs,
                 higher_is_better={task.name: METRICS[task.metric].higher_is_better for task in stored.tasks},
                 rule=stored.rule,
                 tuning=stored.tuning,
-                rows_recur=stored.table,
+                rows_recur=not (stored.fresh or stored.fixed_test),
                 notes=[
                     *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs))),
                     *caveats.of_architectures(runs),
-                    *caveats.of_seeds(runs, stored.table),
+                    *caveats.of_seeds(runs, stored.fresh, stored.fixed_test),
                     *caveats.of_looks(history.read_history(self.folder).looks, stored.rule.looks),
                 ],
             )
-        return self._summary
+            self._read = _Read(stored, runs, summary)
+        return self._read
 
     def verdict(self) -> Verdict:
         """ADOPT, KEEP SUM, KEEP SINGLE or UNDECIDED, with reasons."""
@@ -249,13 +261,14 @@ class Study:
         """Write the report, one HTML file that needs nothing else."""
         from motet import report
 
-        stored, runs = read_study(self.folder), self.runs()
+        read = self._snapshot()
+        stored, runs = read.stored, read.runs
         return report.write(
             Path(path),
             title=stored.title,
             problem={key: getattr(stored, key) for key in ("title", "source", "caution", "notes")},
             tasks=stored.tasks,
-            summary=self.summary(),
+            summary=read.summary,
             runs=runs,
             provenance={
                 "command": history.read_history(self.folder).commands,
@@ -271,6 +284,7 @@ class Study:
             },
             tuning=stored.tuning,
             running=read_state(self.folder),
+            labels=stored.labels,
         )
 
     def _stored(self) -> Description | None:
@@ -298,6 +312,9 @@ class Study:
             first_seed=first,
             data=known,
             tuning=self._new_tuning(stored),
+            fresh=self.problem.fresh,
+            fixed_test=self.problem.fixed_test,
+            labels=labels(data),
         )
 
     def _new_rule(self, stored: Description | None) -> Rule:
@@ -311,7 +328,7 @@ class Study:
         Raises:
             ValueError: if an arm needs tuning, and the study that is resumed has none.
         """
-        if self._tuning is not None:
+        if self._tuning is not None or self._untuned:
             return self._tuning
         needs = [arm.label for arm in self.arms if arm.needs_tuning]
         if stored is None:
@@ -328,6 +345,15 @@ class Study:
     def _planned(self, rule: Rule) -> list[int]:
         """All seeds that may be trained: those of the last look, where looks are planned."""
         return looks.extended(self.seeds, rule.looks[-1]) if rule.looks else self.seeds
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A study as it was in its folder at one moment."""
+
+    stored: Description
+    runs: list[Run]
+    summary: Summary
 
 
 def opened(folder: str | Path) -> Study:

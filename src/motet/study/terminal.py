@@ -30,7 +30,7 @@ def summary(console: Console, title: str, found: Summary, caution: str = "") -> 
         # An arm's name is folded and never cut: two that differ in their last option would look the same.
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "arm", overflow="fold")
     rows = []
-    for arm in sorted(found.arms, key=lambda arm: arm.delta_m.mean):
+    for arm in sorted(found.arms, key=lambda arm: (math.isnan(arm.delta_m.mean), arm.delta_m.mean)):
         reference = arm.arm in (SINGLE, SUM)
         worst = f"{_clip(arm.worst_task, 12)} {_signed(arm.worst_change)}" if arm.arm != SINGLE else ""
         change = _interval(arm.delta_m) if arm.arm != SINGLE else "0"

@@ -22,8 +22,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from motet.study.database import BEAT, STALE, address, cause, hidden, options
 from motet.study.files import StoreError
 from motet.study.plans import Followed
 from motet.study.spaces import Range, Space, Values
@@ -31,8 +33,6 @@ from motet.study.tuned import Point
 
 JOURNAL = "tuning.journal"
 """The file in a study's folder, where no database is named."""
-HEARTBEAT, GRACE = 30, 180
-"""Seconds between signs of life in a database, and after which a trial without one is given up."""
 
 
 @dataclass(frozen=True)
@@ -121,46 +121,45 @@ def open_storage(url: str | None, folder: Path, mend: bool) -> BaseStorage:
             _mend(path)
         # Not the lock by a symbolic link, which Windows reserves for administrators.
         return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-    named = _safe(url)
-    for scheme in ("postgresql://", "postgres://"):
-        if url.startswith(scheme):  # SQLAlchemy's own choice is a driver that is not motet's.
-            url = "postgresql+psycopg://" + url.removeprefix(scheme)
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("sqlite:"):
-        options["connect_args"] = {"timeout": 60}
+    with storage_errors(url), warnings.catch_warnings():
+        # The heartbeat has been there for years, and has no other name without a warning.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            return optuna.storages.get_storage(_connect(address(url)))
+        except RuntimeError as error:  # Its tables are of another optuna.
+            raise StoreError(f"the storage of the trials, {hidden(url)}, can't be used: {error}") from error
+
+
+@contextmanager
+def storage_errors(url: str | None) -> Iterator[None]:
+    """What a storage of `open_storage` raises, as one sentence.
+
+    Raises:
+        StoreError: that names it without its password.
+    """
     try:
-        with warnings.catch_warnings():
-            # The heartbeat has been there for years, and has no other name without a warning.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.get_storage(_connect(url, options))
-    except ImportError as error:
-        extra = "postgres" if url.startswith("postgresql") else None
-        fix = f"install motet[{extra}]" if extra else "install its driver"
-        raise StoreError(f"the storage {named} needs a Python driver that is not installed: {fix}") from error
-    except (SQLAlchemyError, ValueError, RuntimeError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         raise StoreError(
-            f"the storage {named} can't be used: {cause}. A storage is a database's URL, as "
-            "sqlite:///tuning.db or postgresql://user@host/database"
-        ) from error
+            f"the storage of the trials, {hidden(url or JOURNAL)}, can't be used ({cause(error)}): finished trials are "
+            "kept, and --resume goes on when it can"
+        ) from None
 
 
-def _connect(url: str, options: dict[str, Any]) -> RDBStorage:
+def _connect(url: URL) -> RDBStorage:
     for again in (True, True, False):
         try:
-            return RDBStorage(url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+            return RDBStorage(
+                url.render_as_string(hide_password=False),
+                options(url),
+                heartbeat_interval=round(BEAT),
+                grace_period=round(STALE),
+            )
         except DBAPIError:
             # Two machines that make the tables at one moment: the second finds them there.
             if not again:
                 raise
     raise AssertionError
-
-
-def _safe(url: str) -> str:
-    """Without a password."""
-    scheme, slashes, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
-    return f"{scheme}{slashes}{user.partition(':')[0]}{at}{place}"
 
 
 def _mend(path: Path) -> None:
@@ -305,7 +304,7 @@ class Trials:
         id_, over = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number), threading.Event()
 
         def beat() -> None:
-            while not over.wait(HEARTBEAT):
+            while not over.wait(BEAT):
                 with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):  # The next one may get there.
                     storage.record_heartbeat(id_)
 

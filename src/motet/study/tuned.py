@@ -1,6 +1,5 @@
 """What tuning chose for an arm: plain data, as it is kept with the arm's runs and shown in the report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +49,6 @@ class Tuned:
         best: The choice for the shared model, under `SHARED`; of single-task models one for each task: they are
             independent, so the strongest baseline takes the best trial of each.
         tasks: All tasks, in the order of the weights.
-        notes: What a reader must know, as that the best learning rate lies at the edge of what was tried.
     """
 
     arm: str
@@ -58,7 +56,6 @@ class Tuned:
     epochs: int
     best: dict[str, Choice]
     tasks: tuple[str, ...]
-    notes: list[str] = field(default_factory=list)
 
     def training(self, usual: Training) -> Training | dict[str, Training]:
         """What to train with: one for a shared model, or one a task."""
@@ -86,18 +83,3 @@ class Tuned:
         if point.weights:
             found["weights"] = dict(zip(self.tasks, point.weights, strict=True))
         return found
-
-
-def edges(arm: str, best: Mapping[str, Choice], tried: Mapping[int, float]) -> list[str]:
-    """Where the best learning rate is the largest or smallest of those tried: a better one may lie beyond.
-
-    Args:
-        tried: Learning rate of each trial.
-    """
-    notes = []
-    for which, edge in (("largest", max(tried.values())), ("smallest", min(tried.values()))):
-        tasks = [task for task, choice in best.items() if tried[choice.trial] == edge]
-        if tasks and len(set(tried.values())) > 1:
-            of = "" if SHARED in best else f" for {', '.join(tasks)}"
-            notes.append(f"the best learning rate of {arm}{of} is the {which} tried, {edge:.3g}")
-    return notes

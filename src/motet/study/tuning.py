@@ -16,15 +16,14 @@ import optuna
 from motet.problems.base import Data, Problem, Training
 from motet.study.arms import Arm, parse
 from motet.study.crew import Crew
-from motet.study.files import StoreError
 from motet.study.fit import Tick
 from motet.study.provenance import fingerprint
 from motet.study.results import GROUPS, SINGLE, Tuning
 from motet.study.spaces import Space, checked
 from motet.study.threads import single_thread
-from motet.study.trials import Median, Outcome, Trials, open_storage, quiet, settings_of
+from motet.study.trials import Median, Outcome, Trials, open_storage, quiet, settings_of, storage_errors
 from motet.study.trying import attempt, blind
-from motet.study.tuned import SHARED, Choice, Point, Tuned, edges
+from motet.study.tuned import SHARED, Choice, Point, Tuned
 
 DEFAULT_TRIALS = 16
 """Of each arm, where a study is tuned and nobody says with how many."""
@@ -76,19 +75,14 @@ def tune(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     job = Work(problem, blind(data), _complete(arms), training, checked(tuning), storage, Path(folder), name)
-    with quiet(), single_thread():
-        try:
-            session = Session(job, tick, finished, mend=True)
-            if workers == 1:
-                session.run()
-            else:
-                with Crew(workers, job, tick) as crew:
-                    while not session.done():
-                        crew.look(_WAITS[1] / 4)
-        except optuna.exceptions.StorageInternalError as error:
-            raise StoreError(
-                f"the storage of the trials failed: {error}; finished trials are kept, and --resume goes on"
-            ) from error
+    with quiet(), single_thread(), storage_errors(storage):
+        session = Session(job, tick, finished, mend=True)
+        if workers == 1:
+            session.run()
+        else:
+            with Crew(workers, job, tick) as crew:
+                while not session.done():
+                    crew.look(_WAITS[1] / 4)
         return {arm.label: session.chosen(arm) for arm in job.arms}
 
 
@@ -179,8 +173,8 @@ class Session:
             ValueError: if all those of one broke down.
         """
         for arm in self.work.arms:
-            if arm.label in self._done:
-                continue
+            if arm.label in self._done or not self._ready(arm):
+                continue  # What can't have begun need not be asked for: a database is slow to tell of many trials.
             outcomes = self.trials[arm.label].outcomes()
             for point in sorted(outcomes.keys() - self._told[arm.label]):
                 self._told[arm.label].add(point)
@@ -216,10 +210,7 @@ class Session:
             number = max(able, key=lambda trial: (outcomes[trial].score(of), -trial))
             best[of] = Choice(number, points[number], outcomes[number].score(of))
         epochs = sum(outcome.epochs for outcome in outcomes.values())
-        notes = []
-        if arm.optimizer.learning_rate is None:
-            notes = edges(arm.label, best, {number: point.learning_rate for number, point in enumerate(points)})
-        return Tuned(arm.label, self.work.tuning.trials, epochs, best, tasks, notes)
+        return Tuned(arm.label, self.work.tuning.trials, epochs, best, tasks)
 
     def _ready(self, arm: Arm) -> bool:
         """Whether what an arm needs of others is known."""
@@ -228,7 +219,7 @@ class Session:
     def _claim(self, arm: Arm) -> tuple[int, int] | None:
         trials = self.trials[arm.label]
         first = trials.space.generation
-        judged = arm.method is None or all(point in trials.outcomes() for point in range(first))
+        judged = arm.method is None or set(range(first)) <= trials.outcomes().keys()
         return trials.claim(self.work.tuning.trials if judged else first)
 
     def _train(self, arm: Arm, number: int, place: int) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from motet.study.architectures import HARD, architecture_of
 from motet.study.inference import Estimate, level
 from motet.study.judgement import (
     MOST_SEEDS,
@@ -20,9 +21,11 @@ from motet.study.judgement import (
     outcome,
     split,
 )
+from motet.study.optimizers import PLAIN, optimizer_of
 from motet.study.pairing import joined
-from motet.study.results import Rule, Verdict
+from motet.study.results import SUM, Rule, Verdict
 from motet.study.sequential import Look, least_p, look_at, seeds_needed, shares
+from motet.study.wording import number
 
 
 def decide(
@@ -64,18 +67,21 @@ def decide(
         detail = f" after Holm over {len(adjusted)} arms" if len(adjusted) > 1 else ""
         reasons.append(_against(lead, lead.over_sum, "the sum", adjusted[lead.arm], detail))
         reasons.append(_against(lead, lead.delta_m, "single-task"))
+    reasons += list(_few_seeds(seeds, len(adjusted), rule))
     reasons += [_worst_task(e, rule) for e in shown if e.worst[1] > 0]
 
     more: int | None = None
     if decision == "ADOPT":
-        headline = _adopted(chosen, rule, seeds)
+        headline = _adopted(chosen, rule)
+        reasons += _not_the_methods(chosen, evidence)
         reasons += _runners_up(chosen, candidates, adjusted, rule)
         if math.isfinite(chosen.step_cost):
             reasons.append(f"A step of {arm} takes {chosen.step_cost:.2f} times as long as one of the sum.")
     elif decision == "KEEP SUM":
         excluded = [e for e in usable if not no_gain(e, rule)]
         limit = " without breaking the worst-task rule" if excluded else ""
-        gain = f", and no other arm gains {_points(rule.margin)} or more on it{limit}" if usable else ""
+        whole = " that trained in full" if len(usable) < len(candidates) else ""
+        gain = f", and no other arm{whole} gains {_points(rule.margin)} or more on it{limit}" if usable else ""
         headline = f"Keep the plain sum: over {_seeds(seeds)} it is {_no_harm(chosen, rule)}{gain}."
         reasons += [_excluded(e, rule) for e in excluded]
     elif decision == "KEEP SINGLE":
@@ -83,7 +89,8 @@ def decide(
         best = min(shared, key=order)
         spared = [e for e in shared if not above(e.delta_m, 0.0, rule.alpha)]
         harm = f"worse or costs a task more than {rule.worst_task:g} %" if spared else "worse"
-        headline = f"Keep one model per task: over {_seeds(seeds)} every way of sharing one model is {harm}."
+        whole = " that trained in full" if len(shared) < len(evidence) else ""
+        headline = f"Keep one model per task: over {_seeds(seeds)} every way of sharing one model{whole} is {harm}."
         reasons += [_excluded(e, rule) for e in spared]
         reasons.append(
             f"If {len(the_sum.tasks)} models are too many, the best single model is {best.arm}: "
@@ -104,7 +111,6 @@ def decide(
             )
         elif seeds > 1:
             reasons.append(_hopeless(look, rule))
-    reasons += list(_few_seeds(seeds, len(adjusted), rule))
     if rule.looks:
         reasons.append(_looks(look, rule))
     return Verdict(decision, arm, headline, [*reasons, *notes], seeds, more, bool(refused))
@@ -116,7 +122,7 @@ def _against(e: Evidence, estimate: Estimate, other: str, p: float | None = None
         return f"{text}, from one seed, so nothing can be said of chance."
     low, high = (estimate.low, estimate.high) if estimate.mean > 0 else (-estimate.high, -estimate.low)
     p = estimate.p() if p is None else p
-    return f"{text} ({_level(estimate)} interval {_number(low)} to {_number(high)}, {_p(p)}{detail})."
+    return f"{text} ({_level(estimate)} interval {number(low)} to {number(high)}, {_p(p)}{detail})."
 
 
 def _level(estimate: Estimate) -> str:
@@ -126,12 +132,28 @@ def _level(estimate: Estimate) -> str:
 def _worst_task(e: Evidence, rule: Rule) -> str:
     task, change = e.worst
     limit = "over" if change >= rule.worst_task else "within"
-    return f"{e.arm} costs the task {task!r} most: {_number(change)} %, {limit} the limit of {rule.worst_task:g} %."
+    return f"{e.arm} costs the task {task!r} most: {number(change)} %, {limit} the limit of {rule.worst_task:g} %."
 
 
-def _adopted(e: Evidence, rule: Rule, seeds: int) -> str:
+def _adopted(e: Evidence, rule: Rule) -> str:
     gain = f"{_difference(e.over_sum.mean)} than the sum in Δm"
-    return f"Adopt {e.arm}: over {_seeds(seeds)} it is {gain} and {_no_harm(e, rule)}."
+    return f"Adopt {e.arm}: over {_seeds(e.over_sum.seeds)} it is {gain} and {_no_harm(e, rule)}."
+
+
+def _not_the_methods(chosen: Evidence, evidence: Sequence[Evidence]) -> list[str]:
+    """Where the adopted arm has another optimizer or model than the sum: what that alone brings, if it is known."""
+    optimizer, model = optimizer_of(chosen.arm), architecture_of(chosen.arm)
+    other = [name for name, differs in (("optimizer", optimizer != PLAIN), ("model", model != HARD)) if differs]
+    if not other:
+        return []
+    plain = f"{optimizer.label}{model.label}{SUM}"
+    text = f"{chosen.arm} has another {_and(other)} than the sum, and the gain is of all that differs"
+    if plain == chosen.arm:
+        return [f"{text}: none of it is that of a method of balancing tasks."]
+    alone = next((e for e in evidence if e.arm == plain and not math.isnan(e.over_sum.mean)), None)
+    if alone is None:
+        return [f"{text}. What the method adds can't be said without {plain}."]
+    return [f"{text}: {plain}, without the method, is {_difference(alone.over_sum.mean)} than the sum."]
 
 
 def _no_harm(e: Evidence, rule: Rule) -> str:
@@ -155,7 +177,7 @@ def _runners_up(chosen: Evidence, candidates: Sequence[Evidence], p: Mapping[str
 
 def _excluded(e: Evidence, rule: Rule) -> str:
     task, change = e.worst
-    return f"{e.arm} breaks the worst-task rule: {task!r} loses {_number(change)} %, more than {rule.worst_task:g} %."
+    return f"{e.arm} breaks the worst-task rule: {task!r} loses {number(change)} %, more than {rule.worst_task:g} %."
 
 
 def _open_question(the_sum: Evidence, candidates: Sequence[Evidence], rule: Rule, seeds: int) -> str:
@@ -203,7 +225,7 @@ def _harm(e: Evidence, rule: Rule) -> list[str]:
         verb = "is" if above(e.delta_m, rule.margin, rule.alpha) else "may be"
         missing.append(f"{verb} worse than single-task by {_points(rule.margin)} or more")
     if e.worst[1] >= rule.worst_task:
-        missing.append(f"costs the task {e.worst[0]!r} {_number(e.worst[1])} %")
+        missing.append(f"costs the task {e.worst[0]!r} {number(e.worst[1])} %")
     return missing
 
 
@@ -258,14 +280,8 @@ def _difference(mean: float) -> str:
 
 
 def _points(value: float) -> str:
-    text = f"{value:g}" if value == int(value) else _number(value)
+    text = f"{value:g}" if value.is_integer() else number(value)
     return f"{text} {_plural('point', value)}"
-
-
-def _number(value: float) -> str:
-    """One digit after the point; two below one, so that a small change does not read as none."""
-    digits = 1 if abs(value) >= 0.95 else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
 def _p(p: float) -> str:

@@ -34,7 +34,7 @@ def budget_curves(
     """One panel a clock: mean Δm over seeds of what an arm would have kept, against what it had spent.
 
     Steps, since what is kept changes at the end of an epoch. The mark is the end of an arm's training, where its last
-    seed stops, with its 95 % interval. A line that leaves the scale at the top was further out before; an arm that
+    seed stops, with its interval. A line that leaves the scale at the top was further out before; an arm that
     ends beyond the scale has its mark and its figure at the top.
 
     Args:
