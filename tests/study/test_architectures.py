@@ -291,6 +291,6 @@ def test_only_models_of_another_size_are_said_to_be():
 
     assert not any("Parameters differ" in text for text in caveats.of_architectures(sized(1090)))
     [said] = [text for text in caveats.of_architectures(sized(1200)) if "Parameters differ" in text]
-    assert "mmoe+sum has 1.2 times as many" in said
+    assert "mmoe+sum has 1.2× as many" in said
     assert caveats.of_architectures(made_up({"sum": 1.0, "muon+mgda": 1.0}, 1)) == []
     assert architecture_of("something(else)+sum") == HARD

@@ -61,8 +61,8 @@ def compare(options: Compare) -> int:
         console.print(f"Report: {path}\nRuns:   {study.folder}", soft_wrap=True)
         if more := study.verdict().more_seeds:
             seeds = study.verdict().seeds + more
-            again = f"the same command with --seeds {seeds} --resume --out {study.folder}"
-            console.print(f"To add {more} seeds: {again}", soft_wrap=True)
+            console.print(f"To add {more} seeds, repeat the command with", soft_wrap=True)
+            console.print(f"--seeds {seeds} --resume --out {study.folder}", soft_wrap=True)
     return 0
 
 
