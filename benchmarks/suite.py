@@ -54,16 +54,14 @@ def table(options: argparse.Namespace) -> None:
     }
     summaries = {problem: study.summary() for problem, study in studies.items()}
     arms = list(dict.fromkeys(row.arm for summary in summaries.values() for row in summary.arms if row.arm != SINGLE))
-    print("| | " + " | ".join(f"{p} ({len(summaries[p].baseline)})" for p in studies) + " |")
-    print("| --- |" + " --- |" * len(studies))
-    for arm in arms:
-        cells = []
-        for summary in summaries.values():
-            row = next((row for row in summary.arms if row.arm == arm), None)
-            best = min((r.delta_m.mean for r in summary.arms if r.arm != SINGLE), default=math.nan)
-            cells.append("–" if row is None else _cell(row.delta_m, row.delta_m.mean == best))
-        print(f"| {arm} | " + " | ".join(cells) + " |")
-    print("| **verdict** | " + " | ".join(_verdict(summary.verdict) for summary in summaries.values()) + " |")
+    print("| problem (tasks, seeds) | " + " | ".join(arms) + " | verdict |")
+    print("| --- |" + " --- |" * (len(arms) + 1))
+    for problem, summary in summaries.items():
+        rows = {row.arm: row for row in summary.arms if row.arm != SINGLE}
+        best = min((row.delta_m.mean for row in rows.values()), default=math.nan)
+        cells = [_cell(rows[arm].delta_m, rows[arm].delta_m.mean == best) if arm in rows else "–" for arm in arms]
+        head = f"{problem} ({len(summary.baseline)}, {summary.verdict.seeds})"
+        print(f"| {head} | " + " | ".join([*cells, _verdict(summary.verdict)]) + " |")
     print()
     for problem, summary in summaries.items():
         rows = "; ".join(
