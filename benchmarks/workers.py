@@ -15,7 +15,7 @@ from pathlib import Path
 from motet import problems
 from motet.study.study import Study
 from tests.study import postgres
-from tests.study.killing import forked, same
+from tests.study.killing import forked, same, side_by_side
 
 ARMS = ("si", "famo", "fair-grad", "groups")
 
@@ -29,19 +29,8 @@ def measured(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def together(make: Callable[[str], Study], names: list[str]) -> None:
-    """Participants side by side, each a fork of this process."""
-    pids = []
-    for name in names:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                make(name).run()
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
+    """Participants side by side."""
+    assert side_by_side([make(name).run for name in names]) == [0] * len(names)
 
 
 def main(name: str, seeds: int, epochs: int | None, folder: Path) -> None:

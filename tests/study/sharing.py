@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from motet.study import exchange
 from motet.study.study import Study
-from tests.study.killing import forked, same
+from tests.study.killing import forked, same, side_by_side
 from tests.study.tiny import TINY
 
 
@@ -39,18 +40,9 @@ def participant(storage: str, out: Path, dies_at: int = 0) -> None:
 def main(storage: str, folder: Path) -> None:
     forked(lambda: Study(TINY, ("famo",), seeds=4, out=folder / "alone").run())
     names = ["a", "b", "c"]
-    pids = []
-    for name in names:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                participant(storage, folder / name, dies_at=2 if name == "c" else 0)
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    codes = side_by_side(
+        [partial(participant, storage, folder / name, dies_at=2 if name == "c" else 0) for name in names]
+    )
     lines = [line for name in names for line in (folder / name / "trained").read_text().splitlines()]
     found = {
         "codes": codes,
