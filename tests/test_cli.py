@@ -83,6 +83,18 @@ def test_an_interrupted_study_keeps_its_runs_and_goes_on(table, tmp_path, capsys
     assert len(calls) == 4 + 3
 
 
+def test_a_study_goes_on_with_its_own_settings_where_nothing_is_said_of_them(table, tmp_path, capsys):
+    run(capsys, *quick(table, tmp_path, "--arms", "si"))
+    again = ["compare", table, "--target", "age", "ill", "--arms", "si", "--seeds", 3, "--resume", "--quiet"]
+    places = ["--out", tmp_path / "runs", "--report", tmp_path / "report.html"]
+    code, _, _ = run(capsys, *again, *places)
+    assert code == 0
+    assert len(list((tmp_path / "runs" / "runs").glob("*/run.json"))) == 9
+    code, _, err = run(capsys, *again, *places, "--epochs", 3)
+    assert code == cli.BAD_INPUT
+    assert "epochs was 2 and is 3" in err
+
+
 def test_a_damaged_run_is_named_by_report_and_trained_again_by_resume(table, tmp_path, capsys):
     run(capsys, *quick(table, tmp_path, "--arms", "si"))
     broken = tmp_path / "runs" / "runs" / "si-seed1" / "run.json"

@@ -264,7 +264,11 @@ def study(folder):
 
 STUDIED = {
     "started again": ("", "study holds a study with 2 finished runs: add --resume to go on with it, or name another"),
-    "another epoch": ("--resume --epochs 3", "study holds runs of another study (training was"),
+    "another epoch": ("--resume --epochs 3", "study holds runs of another study (epochs was 1 and is 3)"),
+    "another order": (
+        "--resume --target ill age",
+        "study (the tasks were age and ill and are ill and age, and their order counts)",
+    ),
     "another rule": ("--resume --margin 2", "the rule of the study in study was fixed before its first result"),
     "another table": ("--resume", "start this one in another folder with --out"),
     "tuned afterwards": ("--resume --trials 4", "study holds runs of another study (tuning was"),
@@ -277,8 +281,9 @@ def test_a_wrong_use_of_a_finished_study_ends_in_one_sentence(study, capsys, mon
     monkeypatch.chdir(study)
     monkeypatch.setattr("motet.study.study.train", lambda *_: pytest.fail("it trained"))
     words, more = SMALL.split(), more.split()
-    if "--epochs" in more:
-        del words[words.index("--epochs") : words.index("--epochs") + 2]
+    for option in {"--epochs", "--target"} & {*more}:
+        at = words.index(option)
+        del words[at : next((i for i in range(at + 1, len(words)) if words[i].startswith("-")), None)]
     table = "infinite.csv --drop age --target ill" if use == "another table" else "good.csv"
     if use == "another table":
         words = words[words.index("--arms") :]

@@ -57,6 +57,15 @@ def test_every_kind_of_arm_comes_out_identical(finished, arm):
     assert "identical, to the last bit" in found.sentences()[0]
 
 
+def test_tasks_in_another_order_are_another_problem(finished):
+    def turned(seed):
+        data = load(seed)
+        return replace(data, tasks=data.tasks[::-1])
+
+    with pytest.raises(StoreError, match=r"the tasks were .* and are .*, and their order counts"):
+        repro.repro(place_of(finished, "sum"), replace(TINY, load=turned))
+
+
 def test_nothing_is_written(finished):
     def seen():
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}

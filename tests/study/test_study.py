@@ -232,7 +232,7 @@ def test_no_trials_are_no_tuning_whatever_the_folder_or_the_arms_would_have(tmp_
     short = replace(TINY.training, epochs=1)
     Study(TINY, (), 1, out=tmp_path / "runs", training=short, tuning=2).run()
     again = Study(TINY, (), 1, out=tmp_path / "runs", training=short, tuning=0, resume=True)
-    with pytest.raises(StoreError, match="tuning was .*trials.* and is null"):
+    with pytest.raises(StoreError, match="tuning was .*trials.* and is none"):
         again.run()
 
 

@@ -1,6 +1,6 @@
 """``motet compare``: train the arms, print the verdict and write the report."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -8,19 +8,21 @@ from rich.console import Console
 
 from motet.cli import checks, chosen
 from motet.cli.output import INTERRUPTED, print_json
-from motet.problems.base import Training
+from motet.problems import factory
+from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem
 from motet.study import loggers, terminal
 from motet.study.description import read_study
+from motet.study.files import StoreError
 from motet.study.options import Compare
-from motet.study.store import holds_study
+from motet.study.store import default_folder, holds_study
 from motet.study.study import Study
 
 
 def compare(options: Compare) -> int:
     """Train what is not trained yet; the exit code."""
     problem = chosen.problem(options.problem, options.table, "compare")
-    training = replace(problem.training, **_given(options))
+    training = replace(_usual(problem, options), **_given(options))
     checks.check(training, options)
     console = Console(stderr=options.running.json, highlight=False)
     if isinstance(problem, TableProblem):
@@ -82,7 +84,19 @@ def _kept(study: Study) -> str:
     return f"{what} kept in {study.folder}; the same command with --resume --out {study.folder} goes on"
 
 
+def _usual(problem: Problem, options: Compare) -> Training:
+    """What was not said about training: as the problem has it, or the study that is resumed.
+
+    A function of the user's own may have been edited since, and that must be noticed.
+    """
+    folder = options.out or default_folder(problem.name, options.resume)
+    if options.resume and not factory.is_factory(options.problem) and holds_study(folder):
+        with suppress(StoreError):  # Whatever is wrong with the folder, `Study.run` says or mends it.
+            return read_study(folder).training
+    return problem.training
+
+
 def _given(options: Compare) -> dict[str, Any]:
-    """What was said about training; the rest is the problem's own."""
+    """What was said about training."""
     chosen_ = options.training
     return {field.name: value for field in fields(Training) if (value := getattr(chosen_, field.name)) is not None}

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from motet.problems.base import Task, Training
 from motet.study.files import DamagedError, StoreError, plain, read_json
+from motet.study.pairing import joined
 from motet.study.results import Labels, Rule, Tuning
 
 NAME = "study.json"
@@ -76,9 +78,9 @@ class Description:
                 "or start anew with --out"
             )
         if names := causes or changed:
-            parts = "; ".join(f"{n} was {_json(getattr(stored, n))} and is {_json(getattr(self, n))}" for n in names)
+            parts = [part for n in names for part in differences(n, getattr(stored, n), getattr(self, n))]
             raise StoreError(
-                f"{folder} holds runs of another study ({parts}): "
+                f"{folder} holds runs of another study ({'; '.join(parts)}): "
                 "start this one in another folder with --out, or use the settings of that one"
             )
 
@@ -101,10 +103,33 @@ def read_study(folder: str | Path) -> Description:
         ) from None
 
 
+def differences(name: str, was: Any, now: Any) -> Iterator[str]:
+    """In words, down to the fields that differ: "epochs was 8 and is 5"."""
+    was, now = (json.loads(_json(value)) for value in (was, now))
+    if name == "tasks":
+        before, after = ([task["name"] for task in tasks] for tasks in (was, now))
+        if before != after:
+            order = ", and their order counts" if sorted(before) == sorted(after) else ""
+            yield f"the tasks were {joined(before)} and are {joined(after)}{order}"
+            return
+        was, now = (
+            {f"{field} of {task['name']}": task[field] for task in tasks for field in task} for tasks in (was, now)
+        )
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        was, now = {name: was}, {name: now}
+    for field in {**was, **now}:
+        if was.get(field) != now.get(field):
+            yield f"{field} was {_text(was.get(field))} and is {_text(now.get(field))}"
+
+
 def rule_text(rule: Rule) -> str:
     """The rule in half a line."""
     looks = f", looks after {', '.join(map(str, rule.looks))} seeds" if rule.looks else ""
     return f"alpha {rule.alpha:g}, margin {rule.margin:g}, worst task {rule.worst_task:g}{looks}"
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _json(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Peak memory of a piece of work, counted exactly at the allocator."""
 
+import gc
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,8 +23,15 @@ def peak_memory(work: Callable[[], _T], device: str = "cpu") -> tuple[_T, float]
         result = work()
         return result, (torch.cuda.max_memory_allocated(device) - before) / 2**20
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler writes two lines to stderr a run.
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        result = work()
+    # What a collection frees was allocated before, and the profiler writes to stderr that it does not know it.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            result = work()
+    finally:
+        if collects:
+            gc.enable()
     now = peak = 0
     results = recorded.profiler.kineto_results if recorded.profiler is not None else None
     for event in results.events() if results is not None else ():

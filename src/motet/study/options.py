@@ -60,7 +60,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class TrainingChoice:
-    """How every arm is trained. Default: the problem's own."""
+    """How every arm is trained. Default: as the problem has it, or with --resume the study."""
 
     epochs: OpenInt = None
     """Most epochs a run."""

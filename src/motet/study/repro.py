@@ -15,7 +15,7 @@ from motet import problems
 from motet.problems.base import Problem, Training
 from motet.study import history
 from motet.study.arms import Arm, parse
-from motet.study.description import Description, read_study
+from motet.study.description import Description, differences, read_study
 from motet.study.files import DamagedError, StoreError, read_json
 from motet.study.fit import Tick, Trained
 from motet.study.options import Columns, Flag, OpenText
@@ -132,7 +132,8 @@ def repro(
         tick: Called after each epoch.
 
     Raises:
-        StoreError: if the folder is no run of a study, or a run that this one depends upon is not there.
+        StoreError: if the folder is no run of a study, a run that this one depends upon is not there, or the problem
+            has other tasks, also in another order.
         ValueError: if the study was of a table or a function of one's own, and ``problem`` is not given; or as
             `motet.study.training.train` does.
     """
@@ -143,6 +144,9 @@ def repro(
     stored, run = read_study(study), read_json(place / "run.json", Run)
     problem = problem or _own(stored, study, place)
     data = problem.load(run.seed)
+    tasks = [replace(task, scale=1.0) for task in data.tasks]
+    if other := list(differences("tasks", stored.tasks, tasks)):
+        raise StoreError(f"{problem.name} is not what {study} is a study of: {'; '.join(other)}")
     now = versions()
     changed = {n: (str(run.provenance[n]), v) for n, v in now.items() if n in run.provenance and run.provenance[n] != v}
     known = run.provenance.get("data", "")

@@ -15,7 +15,6 @@ import optuna
 
 from motet.problems.base import Data, Problem, Training
 from motet.study.arms import Arm, parse
-from motet.study.crew import Crew
 from motet.study.fit import Tick
 from motet.study.provenance import fingerprint
 from motet.study.results import GROUPS, SINGLE, Tuning
@@ -24,6 +23,7 @@ from motet.study.threads import single_thread
 from motet.study.trials import Median, Outcome, Trials, open_storage, quiet, settings_of, storage_errors
 from motet.study.trying import attempt, blind
 from motet.study.tuned import SHARED, Choice, Point, Tuned
+from motet.study.tuners import Tuners
 
 DEFAULT_TRIALS = 16
 """Of each arm, where a study is tuned and nobody says with how many."""
@@ -80,9 +80,9 @@ def tune(
         if workers == 1:
             session.run()
         else:
-            with Crew(workers, job, tick) as crew:
+            with Tuners(workers, job, tick) as tuners:
                 while not session.done():
-                    crew.look(_WAITS[1] / 4)
+                    tuners.look(_WAITS[1] / 4)
         return {arm.label: session.chosen(arm) for arm in job.arms}
 
 
