@@ -141,6 +141,15 @@ def test_an_arm_that_another_participant_alone_trains_is_told_of(storage, tmp_pa
     assert caplog.text.count("another participant also trains famo, and its runs count here too") == 1
 
 
+def test_where_looks_decide_all_must_name_the_same_arms(storage, tmp_path):
+    shared(storage, tmp_path / "a", arms=("famo",), seeds=2, max_seeds=3, look_every=1).run()
+    other = shared(storage, tmp_path / "b", arms=(), seeds=2, max_seeds=3, look_every=1)
+    with pytest.raises(StoreError, match="another participant also trains famo.*name them all, with --resume"):
+        other.run()
+    again = shared(storage, tmp_path / "b", arms=("famo",), seeds=2, max_seeds=3, look_every=1, resume=True).run()
+    assert {run.arm for run in again.runs()} == {"stl", "sum", "famo"}
+
+
 def test_a_damaged_row_is_named(storage, tmp_path):
     shared(storage, tmp_path / "a", seeds=1).run()
     with sqlite3.connect(tmp_path / "shared.sqlite") as database:

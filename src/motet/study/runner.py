@@ -185,6 +185,11 @@ class Runner:
         if self.exchange is None or not (now or time.monotonic() - self._asked >= _POLL):
             return
         for key in sorted(self.exchange.finished() - self.store.keys - self._running):
+            if key[0] not in self._own and self.store.description.rule.looks:
+                raise StoreError(
+                    f"another participant also trains {key[0]}: where seeds are added until it is decided, all "
+                    "must name the same arms, or each would decide on others; name them all, with --resume"
+                )
             trained = self.exchange.fetch(key)
             self.store.check_data(key[1], trained.run.provenance["data"])
             self.store.put(trained)
