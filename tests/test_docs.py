@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from motet import cli
 from motet.testing.mixed_outcomes import simulate
 from tests.grouping.models import TASKS, Heads, batch
 from tests.study.tiny import TINY
@@ -132,6 +134,19 @@ def test_the_model_of_views_and_bags(capsys):
 
 def test_the_study_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = examples("studies.md")
+    example, _ = examples("studies.md")
     exec(example.replace("seeds=6", "seeds=1").replace('"planted-scale"', "TINY"), {"TINY": TINY})
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_problem_of_ones_own_is_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, size=(200, 4))
+    dose, toxic = x[:, 0] + rng.normal(size=200), (x[:, 1] > 3).astype(float)
+    dose[:9], toxic[9:30] = np.nan, np.nan
+    np.savez("cells.npz", x=x, dose=dose, toxic=toxic)
+    _, example = examples("studies.md")
+    Path("cells.py").write_text(example, encoding="utf8")
+    small = "--arms si --seeds 1 --epochs 1 --width 8 --quiet --json"
+    assert cli.main(["compare", "cells.py:problem", *small.split()]) == 0

@@ -1,8 +1,12 @@
 """Problems: data, splits, tasks with their loss and metric, and a model. One file each.
 
-`motet.problems.table.from_table` makes a problem of a user's own CSV or Parquet file, `Bags` one of bags of instances.
+`motet.problems.table.from_table` makes a problem of a user's own CSV or Parquet file, `Bags` one of bags of instances,
+and `assemble` the data of any other from arrays.
 """
 
+from motet.problems.assemble import assemble as assemble
+from motet.problems.assemble import cut as cut
+from motet.problems.assemble import standardise as standardise
 from motet.problems.attention_maps import write_attention as write_attention
 from motet.problems.bags import Bags as Bags
 from motet.problems.base import Data as Data

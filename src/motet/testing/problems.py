@@ -156,7 +156,10 @@ def _scales(data: Data) -> Iterator[str]:
             known = targets[labelled(task, targets)].double()
             mean, deviation = float(known.mean()), float(known.std(correction=0))
             if abs(mean) > 1e-3 or abs(deviation - 1) > 1e-3:
-                yield f"task {task.name!r} has mean {mean:.3g} and deviation {deviation:.3g} in train, not 0 and 1"
+                yield (
+                    f"task {task.name!r} has mean {mean:.3g} and deviation {deviation:.3g} in train, not 0 and 1: let "
+                    "motet.problems.assemble standardise its targets and keep their scale"
+                )
             if not (task.scale > 0 and math.isfinite(task.scale)):
                 yield f"task {task.name!r} has the scale {task.scale}"
 
