@@ -3,11 +3,9 @@
 import math
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import pytest
 
-from motet import report
 from motet.metrics import METRICS
 from motet.report import budget
 from motet.report.figures.budget import beyond, budget_curves
@@ -15,8 +13,8 @@ from motet.report.svg import inline
 from motet.study.budgets import CLOCKS, Ledger, ledger
 from motet.study.pairing import pair
 from motet.study.statistics import summarise
-from tests.report.make import minimal, problem_of, provenance_of, study
-from tests.report.test_page import Page
+from tests.report.make import minimal, study
+from tests.report.pages import words, written
 
 
 def told(arms=5, seeds=6, k=2, nasty=False, far=None):
@@ -42,20 +40,14 @@ def found_of(tasks, runs):
     return ledger(pair([task.name for task in tasks], runs, higher))
 
 
-def written(path, tasks, summary, runs, nasty=False):
-    given = {"problem": problem_of(nasty), "provenance": provenance_of()}
-    text = report.write(path / "r.html", title="t", tasks=tasks, summary=summary, runs=runs, **given).read_text("utf-8")
+def section_of(path, *made, nasty=False):
+    page, text = written(path, *made, nasty)
     start = text.index('<section aria-labelledby="budget"')
-    return Page(text), text[start : text.index("</section>", start)]
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    return page, text[start : text.index("</section>", start)]
 
 
 def test_every_clock_has_a_figure_and_every_arm_a_row_in_each_table(tmp_path):
-    page, section = written(tmp_path, *told())
+    page, section = section_of(tmp_path, *told())
     assert not page.open
     assert set(page.references) <= set(page.ids)
     assert section.count("<figure>") == len(CLOCKS)
@@ -74,12 +66,12 @@ def test_the_table_tells_what_the_ledger_tells(tmp_path):
 
 
 def test_runs_that_do_not_tell_draw_nothing_and_the_page_says_why(tmp_path):
-    page, section = written(tmp_path, *study(3, 2, 2))
+    page, section = section_of(tmp_path, *study(3, 2, 2))
     assert not page.open
     assert "<figure>" not in section
     assert "<table>" not in section
     assert "are not known" in section
-    _, section = written(tmp_path, *minimal())
+    _, section = section_of(tmp_path, *minimal())
     assert "are not known" in section
 
 
@@ -91,20 +83,20 @@ def test_no_runs_at_all_are_said_too():
 def test_an_arm_that_does_not_tell_is_named(tmp_path):
     tasks, summary, runs = told()
     runs = [replace(run, curve=[]) if run.arm == "uw" else run for run in runs]
-    _, section = written(tmp_path, tasks, summary, runs)
+    _, section = section_of(tmp_path, tasks, summary, runs)
     assert "Left out. uw: " in section
     assert section.count('<th scope="row">') == 4 + 3 + 4
 
 
 def test_one_seed_is_drawn_without_intervals(tmp_path):
-    page, section = written(tmp_path, *told(3, seeds=1))
+    page, section = section_of(tmp_path, *told(3, seeds=1))
     assert not page.open
     assert section.count("<figure>") == len(CLOCKS)
     assert "nan" not in section
 
 
 def test_names_that_try_to_break_the_page_do_not(tmp_path):
-    page, section = written(tmp_path, *told(9, 6, 2, nasty=True), nasty=True)
+    page, section = section_of(tmp_path, *told(9, 6, 2, nasty=True), nasty=True)
     assert not page.open
     assert "<b>tuned" not in section
 
@@ -115,7 +107,7 @@ def test_an_arm_that_ends_far_out_stands_at_the_top_with_its_figure(tmp_path):
     assert beyond(found.curves()) == ["uw"]
     end = next(arm.delta_m.mean for arm in summary.arms if arm.arm == "uw")
     assert f"↑ +{end:.1f}" in words(budget_curves(found, ["epoch"]))
-    assert "the ends of uw" in written(tmp_path, tasks, summary, runs)[1]
+    assert "the ends of uw" in section_of(tmp_path, tasks, summary, runs)[1]
     assert beyond(found_of(*told(k=4)[::2]).curves()) == []
 
 

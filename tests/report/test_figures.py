@@ -16,6 +16,7 @@ from motet.report.figures.theme import label, styles
 from motet.report.svg import inline
 from motet.study.results import Cosines, Interval, Summary, Weights
 from tests.report.make import NAN, minimal, study
+from tests.report.pages import words
 
 
 def drawn(tasks, summary, runs):
@@ -27,11 +28,6 @@ def drawn(tasks, summary, runs):
         cosine_matrices(runs),
         weight_streams(runs),
     ]
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
 def only_single():

@@ -6,21 +6,15 @@ import matplotlib
 import numpy as np
 import pytest
 
-from motet import report
 from motet.report import affinity_map, group_timeline
 from motet.report.groups import soft
 from motet.report.svg import inline
 from motet.study.results import Comparison, Groups, Interval, Partition
-from tests.report.make import NASTY, problem_of, provenance_of, study
-from tests.report.test_page import Page
+from tests.report.make import NASTY, study
+from tests.report.pages import words, written
 
 TASKS = ["left", "right", "edge", "depth"]
 INF = float("inf")
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
 def groups_of(names, seed=0):
@@ -64,12 +58,6 @@ def with_holm(p, tasks, summary, runs):
 
 def section_of(text):
     return " ".join(text[text.index('id="groups"') : text.index('id="curves"')].split())
-
-
-def written(path, tasks, summary, runs, nasty=False):
-    given = {"problem": problem_of(nasty), "provenance": provenance_of()}
-    text = report.write(path / "r.html", title="t", tasks=tasks, summary=summary, runs=runs, **given).read_text("utf-8")
-    return Page(text), text
 
 
 def test_the_page_has_the_section_only_where_an_arm_has_groups(tmp_path):

@@ -3,15 +3,13 @@
 import math
 from dataclasses import replace
 
-import matplotlib
 import pytest
 
-from motet import report
 from motet.report.figures.model import bag_map, share_map
 from motet.report.svg import inline
 from motet.study.results import BagAttention, Gates, Influence, Shown, ViewAttention
-from tests.report.make import NASTY, problem_of, provenance_of, study
-from tests.report.test_page import Page
+from tests.report.make import NASTY, study
+from tests.report.pages import words, written
 
 NAN = math.nan
 
@@ -42,17 +40,6 @@ def shown(k=3, arms=4, nasty=False, views=("blood", "slide")):
     last = summary.arms[-1].arm
     found = told([task.name for task in tasks], views)
     return tasks, summary, [replace(run, shown=found if run.arm == last else None) for run in runs]
-
-
-def written(path, tasks, summary, runs, nasty=False):
-    given = {"problem": problem_of(nasty), "provenance": provenance_of()}
-    text = report.write(path / "r.html", title="t", tasks=tasks, summary=summary, runs=runs, **given).read_text("utf-8")
-    return Page(text), text
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
 def test_the_page_has_the_section_only_where_a_model_tells_of_itself(tmp_path):

@@ -3,16 +3,14 @@
 import math
 from dataclasses import replace
 
-import matplotlib
 import pytest
 
-from motet import report
 from motet.report import momentum_roles
 from motet.report.figures.momentum import cosines_of, middle_of, shares_of
 from motet.report.svg import inline
 from motet.study.results import Momentum
-from tests.report.make import NASTY, problem_of, provenance_of, study
-from tests.report.test_page import Page
+from tests.report.make import NASTY, study
+from tests.report.pages import words, written
 
 NAN = math.nan
 
@@ -33,17 +31,6 @@ def measured(k=4, nasty=False, arms=4):
     last = summary.arms[-1].arm
     given = {arm.arm: steps for arm in summary.arms if arm.arm != "stl"} | {last: adapting}
     return tasks, summary, [replace(run, momentum=given.get(run.arm, [])) for run in runs]
-
-
-def written(path, tasks, summary, runs, nasty=False):
-    given = {"problem": problem_of(nasty), "provenance": provenance_of()}
-    text = report.write(path / "r.html", title="t", tasks=tasks, summary=summary, runs=runs, **given).read_text("utf-8")
-    return Page(text), text
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
 def test_the_page_has_the_section_only_where_a_step_was_measured(tmp_path):

@@ -5,7 +5,6 @@ import hashlib
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from motet.report.figures.theme import VARIABLES
 from motet.study.live import TUNING, State
 from motet.study.results import Interval, Notice, Tuning, Weights
 from tests.report.make import ARMS, NASTY, minimal, problem_of, provenance_of, study
+from tests.report.pages import Page, write
 
-VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
 STYLE = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
 SECTIONS = [
     "verdict",
@@ -36,53 +35,6 @@ SECTIONS = [
     "reading",
 ]
 SECTIONS += ["runs", "provenance"]
-
-
-class Page(HTMLParser):
-    """Tags that must balance, ids, references and the visible text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.references, self.words = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self._note(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self._note(tag, attrs)
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    def _note(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        for key, value in attrs:
-            if key == "id":
-                self.ids.append(value)
-            elif key == "aria-labelledby":
-                self.references += value.split()
-            elif key in ("href", "src"):
-                self.references.append(value.removeprefix("#") if value.startswith("#") else f"EXTERNAL {value}")
-            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
-
-    @property
-    def text(self):
-        return " ".join(self.words)
-
-
-def write(folder, made, nasty=False, **changes):
-    tasks, summary, runs = made
-    given = {"title": "A study", "problem": problem_of(nasty), "provenance": provenance_of()} | changes
-    return report.write(folder / "report.html", tasks=tasks, summary=summary, runs=runs, **given)
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,21 @@ def test_fresh_rows_and_single_seeds_need_no_such_word():
 
 
 def test_looks_that_the_rule_planned_need_no_caution():
-    (said,) = caveats.of_looks([6, 8])
+    (said,) = caveats.of_looks([6, 8], (), seeds=8, wanted=8)
     assert said.startswith("This is look 2 at the verdict, after 6 and 8 seeds.")
-    assert caveats.of_looks([6, 8], planned=(6, 8, 10)) == caveats.of_looks([8]) == []
+    assert caveats.of_looks([6, 8], (6, 8, 10), 8, 10) == caveats.of_looks([8], (), 8, 8) == []
+
+
+def test_a_study_that_is_not_at_its_end_says_so():
+    (said,) = caveats.of_looks([], (), seeds=6, wanted=12)
+    assert said.startswith("6 of the 12 seeds that were planned are there")
+
+
+def test_where_rates_were_searched_nobody_is_told_to_try_others():
+    arms = ["stl", "sum", "muon+sum", "muon(lr=0.01)+sum"]
+    assert any("try others" in said for said in caveats.of_optimizers(arms))
+    tuned = caveats.of_optimizers(arms, tuned=True)
+    assert not any("try others" in said for said in tuned)
+    assert any(
+        "muon(lr=0.01)+sum trains at a learning rate of its own, that was not searched" in said for said in tuned
+    )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,39 @@ def test_a_heartbeat_keeps_a_claim(alone, storage, monkeypatch):
     one.close()
     assert two.claim(("sum", 1))
     two.close()
+
+
+def test_a_database_that_was_away_for_a_moment_is_used_again(alone, storage, monkeypatch):
+    monkeypatch.setattr(exchange, "BEAT", 0.05)
+    one = Exchange(storage, read_study(alone.folder))
+    real, away = one._transaction, threading.Event()
+
+    @contextmanager
+    def transaction():
+        if away.is_set():
+            raise StoreError("the server restarts")
+        with real() as connection:
+            yield connection
+
+    monkeypatch.setattr(one, "_transaction", transaction)
+    away.set()
+    until = time.monotonic() + 30
+    while one._lost is None and time.monotonic() < until:
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="the server restarts"):
+        one.claim(("sum", 1))
+    away.clear()
+    while one._lost is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert one.claim(("sum", 1))
+    one.close()
+
+
+def test_a_run_whose_parameters_are_gone_is_named(alone, storage, tmp_path):
+    shutil.copytree(alone.folder, tmp_path / "runs")
+    (tmp_path / "runs" / "runs" / "sum-seed0" / "model.safetensors").unlink()
+    with pytest.raises(DamagedError, match="sum-seed0.*delete the folder .*, and the run is trained again"):
+        shared(storage, tmp_path / "runs", resume=True).run()
 
 
 def test_an_interrupted_study_gives_its_claims_back(storage, tmp_path, monkeypatch):

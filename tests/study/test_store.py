@@ -6,11 +6,13 @@ import shutil
 import signal
 import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import asdict, replace
 from subprocess import PIPE, Popen
 
 import pytest
 
+from motet.study import lock
 from motet.study.description import read_study
 from motet.study.files import FORMAT, StoreError, plain, restore
 from motet.study.lock import Lock
@@ -206,3 +208,26 @@ def test_the_index_is_made_anew_from_the_folders(out, content):
     assert indexed(out) == before
     assert [row[:2] for row in before] == [("stl", 0), ("stl", 1), ("sum", 0), ("sum", 1)]
     assert all(row[2] for row in before)
+
+
+def test_a_tool_that_has_the_index_open_does_not_stop_a_study(out, caplog):
+    before = indexed(out)
+    with closing(sqlite3.connect(out / "index.sqlite", isolation_level=None)) as tool:
+        tool.execute("begin exclusive")
+        resumed(out).run()
+        tool.execute("rollback")
+    assert "open elsewhere" in caplog.text
+    assert indexed(out) == before
+
+
+def test_a_lock_that_cannot_be_used_is_no_other_writer(tmp_path):
+    (tmp_path / lock.NAME).mkdir()
+    with pytest.raises(StoreError, match="can't be used.*name another folder with --out"):
+        Lock(tmp_path)
+
+
+def test_a_table_may_lie_elsewhere_on_another_machine(out):
+    stored = read_study(out)
+    moved = replace(stored, source="another/place.csv")
+    moved.must_equal(stored, out)
+    assert moved.digest() == stored.digest()

@@ -1,6 +1,7 @@
 """Every arm is tuned alike, on training and validation data alone, and to the same end however it got there."""
 
 import math
+import time
 from dataclasses import asdict, replace
 from json import dumps, loads
 
@@ -156,6 +157,27 @@ def test_what_a_kill_leaves_behind_is_cleared_away(tmp_path, whole):
     with (tmp_path / JOURNAL).open("a") as file:
         file.write('{"op_code":7,"wor')
     assert run(tmp_path, arms=FEW) == few(whole[1])
+
+
+def test_a_trial_that_was_lost_between_claim_and_training_is_given_to_another(tmp_path, monkeypatch):
+    storage = f"sqlite:///{tmp_path / 'trials.sqlite'}"
+
+    class Killed(BaseException):
+        pass
+
+    def begin(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("motet.study.trials.Trials.begin", begin)
+        with pytest.raises(Killed):
+            run(tmp_path, arms=FEW, storage=storage)
+    monkeypatch.setattr("motet.study.trials.STALE", 1)
+    time.sleep(2.1)
+    found = run(tmp_path, arms=FEW, storage=storage)
+    states = [trial.state.name for trial in trials_of(tmp_path, "stl", storage).trials]
+    assert sorted(states) == ["COMPLETE"] * 6 + ["FAIL"]
+    assert set(found) == {"stl", "sum"}
 
 
 def test_two_processes_find_what_one_does(tmp_path, whole):

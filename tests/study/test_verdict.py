@@ -1,12 +1,14 @@
 """The rule: what is decided when, how often it errs, and that it says why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from motet.study.inference import observe
 from motet.study.judgement import MOST_SEEDS, Evidence, outcome
-from motet.study.results import Rule, Verdict
+from motet.study.results import Notice, Rule, Verdict
 from motet.study.statistics import summarise
 from motet.study.verdict import decide
 from tests.study.runs import lower, study, tasks
@@ -140,6 +142,69 @@ def test_single_task_that_diverged_is_not_kept():
     arms = evidence({"sum": np.full(8, 5.0)})
     assert outcome(arms, RULE) == ("KEEP SINGLE", "stl")
     assert outcome(arms, RULE, single_usable=False) == ("UNDECIDED", "sum")
+
+
+def broken_down(arm: str, changes: dict) -> Verdict:
+    runs = [
+        replace(run, warnings=[Notice("broke down", "")]) if run.arm == arm else run
+        for run in study(changes, seeds=8, noise=0.3)
+    ]
+    return summarise(tasks(3), runs, RULE, higher_is_better=lower(3)).verdict
+
+
+@pytest.mark.parametrize("arm", ["stl", "sum"])
+@pytest.mark.parametrize("changes", [{"sum": 3.0, "a": -5.0}, {"sum": -5.0, "a": -5.0}])
+def test_nothing_is_adopted_or_kept_against_what_broke_down(arm, changes):
+    found = broken_down(arm, changes)
+    assert found.decision == "UNDECIDED"
+    assert (
+        found.headline
+        == f"Undecided after 8 seeds: all arms are compared with {arm}, which is left out of the decision."
+    )
+    assert f"{arm} is left out of the decision: its training broke down." in found.reasons
+
+
+def test_of_arms_with_other_seeds_the_one_that_gains_most_on_the_sum_is_adopted():
+    """The later seeds are harder for all arms, and one arm has none of them."""
+    runs = study({"sum": 0.0, "good": -4.0, "worse": -3.0}, seeds=12, noise=0.05)
+    hard = [
+        replace(run, test={task: value + 0.06 for task, value in run.test.items()})
+        if run.seed >= 8 and run.arm != "stl"
+        else run
+        for run in runs
+    ]
+    found = summarise(
+        tasks(3), [r for r in hard if r.arm != "worse" or r.seed < 8], Rule(margin=5), higher_is_better=lower(3)
+    )
+    means = {row.arm: row.delta_m.mean for row in found.arms}
+    assert means["worse"] < means["good"]
+    assert (found.verdict.decision, found.verdict.arm) == ("ADOPT", "good")
+    assert any("means and ranks are not of the same seeds" in reason for reason in found.verdict.reasons)
+
+
+def test_an_arm_that_errs_where_single_task_never_does_is_not_adopted():
+    runs = []
+    for run in study({"sum": 0.0, "a": -10.0}, seeds=8, noise=0.3):
+        perfect = {"t2": 0.1 if run.arm == "a" else 0.0}
+        runs.append(replace(run, test=run.test | perfect))
+    found = summarise(tasks(3), runs, RULE, higher_is_better=lower(3)).verdict
+    assert found.decision != "ADOPT"
+    assert any("a makes errors in the task 't2', in which single-task makes none" in r for r in found.reasons)
+
+
+def test_a_broken_limit_names_a_task_of_which_it_is_shown():
+    changes = {"sum": [30.0, 0.0, 0.0]}
+    runs = study(changes, seeds=8, noise=0.1)
+    wild = [
+        replace(run, test=run.test | {"t1": run.test["t1"] + (0.9 if run.seed == 0 else 0.3 * (-1) ** run.seed)})
+        if run.arm == "sum"
+        else run
+        for run in runs
+    ]
+    worse = [replace(r, test=r.test | {"t1": r.test["t1"] + 0.25}) if r.arm == "sum" else r for r in wild]
+    found = summarise(tasks(3), worse, RULE, higher_is_better=lower(3)).verdict
+    assert found.decision == "KEEP SINGLE"
+    assert not any("worst-task rule: 't1'" in reason for reason in found.reasons)
 
 
 def test_a_verdict_without_the_sum_is_refused():

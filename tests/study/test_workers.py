@@ -1,6 +1,7 @@
 """Several processes: the numbers of one, one clear error where one dies, and none that outlives its study."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from motet.problems.base import Data, Problem
 from motet.study import looks, schedule
 from motet.study.arms import parse, parse_all
 from motet.study.estimate import Estimate, Running
 from motet.study.history import read_history
+from motet.study.jobs import Bench
 from motet.study.live import Live, read_state
 from motet.study.payload import pack, unpack
 from motet.study.pool import WorkerError
@@ -95,6 +98,44 @@ def test_an_error_in_a_worker_is_the_error_that_one_process_raises(tmp_path):
 
     with pytest.raises(ValueError, match="column 'dose' is gone"):
         Study(here_only(load), (), seeds=[0, 1], out=tmp_path / "runs", workers=2).run()
+
+
+def test_what_a_users_code_does_with_processes_and_input_is_its_own_affair(tmp_path, monkeypatch):
+    """Forks take no lock of the worker with them, hold no pipe open, and there is no standard input to wait for."""
+    (tmp_path / "struct.py").write_text("raise RuntimeError('a file beside the table is no module of Python')")
+    monkeypatch.chdir(tmp_path)
+
+    def load(seed: int) -> Data:
+        context = multiprocessing.get_context("fork")
+        done = context.Process(target=len, args=((),))
+        done.start()
+        done.join(30)
+        assert done.exitcode == 0
+        context.Process(target=time.sleep, args=(600,), daemon=False).start()  # Outlives the run.
+        with pytest.raises(EOFError):
+            input()
+        return TINY.load(seed)
+
+    study = Study(here_only(load), (), seeds=1, out=tmp_path / "runs", workers=1)
+    study._bench = Bench(TINY, study.folder)  # In this process the data are the usual ones.
+    study.workers = 2
+    assert len(study.run().runs()) == 2
+
+
+@pytest.mark.parametrize("trials", [None, 2])
+def test_a_problem_that_exits_is_said_to(tmp_path, trials):
+    def load(seed: int) -> Data:
+        return TINY.load(seed)
+
+    def trunk(inputs, training):
+        if os.getpid() != here:
+            sys.exit("no licence")
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs[0].numel(), training.width))
+
+    here = os.getpid()
+    problem = replace(here_only(load), trunk=trunk)
+    with pytest.raises(RuntimeError, match="the problem's code called sys.exit\\('no licence'\\)"):
+        Study(problem, (), seeds=1, out=tmp_path / "runs", workers=2, tuning=trials).run()
 
 
 _SLEEPY = """

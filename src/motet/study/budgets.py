@@ -263,4 +263,7 @@ def _sentence(
     unsure = [clock for clock in others if not sides[clock]]
     parts = [f"{'worse' if side == 'better' else 'better'} {where(opposite)}"] if opposite else []
     parts += [f"not shown to be {'either' if opposite else side} {where(unsure)}"] if unsure else []
-    return f"{arm} is {side} than {SUM} {where(here)}, but {joined(parts)}, in points of Δm."
+    return (
+        f"{arm} is {side} than {SUM} {where(here)}, but {joined(parts)}, in points of Δm. Each is tested by itself: of "
+        "many such comparisons some come out by chance."
+    )

@@ -64,9 +64,23 @@ def of_seeds(runs: Sequence[Run], fresh: bool, fixed_test: bool) -> list[str]:
     ]
 
 
-def of_looks(looks: Sequence[int], planned: Sequence[int] = ()) -> list[str]:
-    """That the verdict was read more than once, while seeds were added; a rule that planned for it says so itself."""
-    if len(looks) < 2 or planned:
+def of_looks(looks: Sequence[int], planned: Sequence[int], seeds: int, wanted: int) -> list[str]:
+    """That the verdict was read more than once, while seeds were added; a rule that planned for it says so itself.
+
+    Args:
+        looks: After how many seeds it was read.
+        planned: The looks of the rule.
+        seeds: How many there are now.
+        wanted: How many the last start was to train.
+    """
+    if planned:
+        return []
+    if seeds < wanted:
+        return [
+            f"{seeds} of the {wanted} seeds that were planned are there: to stop where a difference shows makes "
+            "a false one likelier than p says, so wait for the others, or go on with --resume."
+        ]
+    if len(looks) < 2:
         return []
     return [
         f"This is look {len(looks)} at the verdict, after {_listed([str(seeds) for seeds in looks])} seeds. Adding "
@@ -74,8 +88,13 @@ def of_looks(looks: Sequence[int], planned: Sequence[int] = ()) -> list[str]:
     ]
 
 
-def of_optimizers(arms: Sequence[str]) -> list[str]:
-    """That some arms' changes hold the gain of another optimizer or learning rate, and what to compare them with."""
+def of_optimizers(arms: Sequence[str], tuned: bool = False) -> list[str]:
+    """That some arms' changes hold the gain of another optimizer or learning rate, and what to compare them with.
+
+    Args:
+        arms: Of the study.
+        tuned: Whether a learning rate was searched for each arm that sets none.
+    """
     chosen = {arm: optimizer_of(arm) for arm in arms}
     other = [arm for arm, optimizer in chosen.items() if optimizer != PLAIN]
     if not other:
@@ -90,7 +109,10 @@ def of_optimizers(arms: Sequence[str]) -> list[str]:
     ]
     if own := with_own_rate(arms):
         how = "trains at a learning rate of its own" if len(own) == 1 else "train at learning rates of their own"
-        said.append(f"{_listed(own)} {how}, and all other arms at the study's: part of a difference may be the rate's.")
+        rest = "that was not searched, as all other arms' was" if tuned else "and all other arms at the study's"
+        said.append(f"{_listed(own)} {how}, {rest}: part of a difference may be the rate's.")
+    if tuned:
+        return said
     muons = [arm for arm, found in chosen.items() if found.name in ("muon", "apt-muon") and found.learning_rate is None]
     if muons:
         how = "trains" if len(muons) == 1 else "train"

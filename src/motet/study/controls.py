@@ -67,7 +67,9 @@ def _sentence(arm: str, found: Sequence[Comparison], summary: Summary) -> str:
 
 
 def _finding(arm: str, found: Sequence[Comparison], summary: Summary) -> str:
-    over = next(c for c in found if c.control == SUM)
+    over = next((c for c in found if c.control == SUM), None)
+    if over is None:
+        return f"The training of {SUM} broke down, so nothing can be said of the groups of {arm}."
     arms = {row.arm: row for row in summary.arms}
     empty = [c.control for c in found if nothing_random(arms[c.control])]
     controls = [c for c in found if c.control != SUM and c.control not in empty]

@@ -13,8 +13,9 @@ from motet.study.pairing import joined
 from motet.study.results import Labels, Rule, Tuning
 
 NAME = "study.json"
-_TOLD = ("fresh", "fixed_test", "labels")
-"""Fields that say more of data which a fingerprint stands for. They make no study another one."""
+_TOLD = ("source", "fresh", "fixed_test", "labels")
+"""Fields that say more of data which a fingerprint stands for. They make no study another one: a table may lie
+elsewhere on another machine."""
 
 
 @dataclass(frozen=True)

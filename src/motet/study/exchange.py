@@ -187,9 +187,9 @@ class Exchange:
             try:
                 with self._transaction() as connection:
                     connection.execute(sql.update(_RUNS).where(mine).values(heartbeat=self._now))
+                self._lost = None
             except StoreError as error:
-                self._lost = error
-                return
+                self._lost = error  # Until the database is back.
 
     def _alive(self) -> None:
         if self._lost is not None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from motet.study.arms import parse
 from motet.study.caveats import with_own_rate
 from motet.study.pairing import joined
 from motet.study.results import SINGLE, ArmSummary, Run, Tuning
@@ -53,7 +54,7 @@ def of_step_lengths(rows: Sequence[ArmSummary], runs: Sequence[Run]) -> list[str
 
 
 def of_tuning(runs: Sequence[Run], tuning: Tuning | None, rows_recur: bool) -> list[str]:
-    """What tuning leaves open: rates at the edge of their range, pruned trials, and rows that tuning has seen.
+    """What tuning leaves open: rates at the edge of their range, pruned trials, luck, and rows that tuning has seen.
 
     Args:
         runs: With what tuning chose in their ``settings``.
@@ -70,13 +71,18 @@ def of_tuning(runs: Sequence[Run], tuning: Tuning | None, rows_recur: bool) -> l
                 f"The learning rate that tuning chose for {joined(arms)} {'lies' if len(arms) == 1 else 'lie'} at the "
                 f"{side} edge of its range, {low:g} to {high:g}: a better one may lie beyond."
             )
-    spent = {run.arm: run.settings["epochs"] for run in runs if run.settings.get("epochs")}
+    # An arm that is to train longer has more epochs by design.
+    spent = {run.arm: run.settings["epochs"] / parse(run.arm).longer for run in runs if run.settings.get("epochs")}
     if spent and max(spent.values()) > UNEQUAL * min(spent.values()):
         least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
         said.append(
-            f"Trials were stopped early where they did badly, so equal numbers of them came to {spent[least]} epochs "
-            f"for {least} and {spent[most]} for {most}."
+            f"Trials were stopped early where they did badly or got no better, so equal numbers of them came to "
+            f"{spent[least]:.0f} epochs for {least} and {spent[most]:.0f} for {most}."
         )
+    said.append(
+        f"Tuning chose each arm's settings once, on seed {tuning.seed}: p and the intervals are about these settings, "
+        "and do not know how lucky each search was. Another one might order arms that are close otherwise."
+    )
     if rows_recur:
         said.append(
             f"Tuning used the training and validation rows of seed {tuning.seed}. They recur among the test rows of "

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from motet.study.typed import build
 
-FORMAT = 5
+FORMAT = 6
 """Version of every JSON file of a study. Another version is refused, never guessed at.
 
-Add one whenever a field of `Run` or `Description`, or of anything inside them, is added, removed or changes its
-meaning: a file of the former format must be told from a damaged one.
+Add one whenever a field of `Run`, `Description` or `History`, or of anything inside them, is added, removed or changes
+its meaning: a file of the former format must be told from a damaged one.
 """
-_READ = (2, 3, 4, FORMAT)
-"""Formats whose fields are all known here. Versions 3 to 5 added fields that have a value for "not known"."""
+_READ = (2, 3, 4, 5, FORMAT)
+"""Formats whose fields are all known here. Versions 3 to 6 added fields that have a value for "not known"."""
 
 _T = TypeVar("_T")
 
@@ -49,6 +52,18 @@ def read_json(path: Path, cls: type[_T]) -> _T:
     try:
         return build(cls, restore(data))
     except ValueError as error:
+        raise DamagedError(f"{path} is damaged ({error})") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors.
+
+    Raises:
+        DamagedError: if it is missing or is not what was written.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has its own kinds, which are no ValueError
         raise DamagedError(f"{path} is damaged ({error})") from None
 
 

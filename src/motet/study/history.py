@@ -18,10 +18,12 @@ class History:
     Attributes:
         commands: One for every start that trained something, in order.
         looks: With how many seeds each of these starts ended, and so a verdict could be read.
+        seeds: How many the last start was to end with; 0 is not known.
     """
 
     commands: list[str] = field(default_factory=list)
     looks: list[int] = field(default_factory=list)
+    seeds: int = 0
 
 
 def read_history(folder: Path) -> History:
@@ -34,6 +36,13 @@ def read_history(folder: Path) -> History:
     except DamagedError as error:
         _log.warning("%s: which commands made these runs is not known any more", error)
         return History()
+
+
+def planned(folder: Path, seeds: int) -> None:
+    """A start is to end with so many seeds."""
+    history = read_history(folder)
+    if history.seeds != seeds:
+        write_json(folder / NAME, asdict(replace(history, seeds=seeds)))
 
 
 def started(folder: Path, command: str) -> None:

@@ -110,5 +110,6 @@ def other_data(seed: int, folder: Path) -> StoreError:
     """Why this seed can't be gone on with."""
     return StoreError(
         f"the data of seed {seed} are not those that the finished runs in {folder} were trained on: "
-        "start anew in another folder with --out"
+        "start anew in another folder with --out, and see that load(seed) gives the same data in every process (the "
+        "order of a set is another in each)"
     )

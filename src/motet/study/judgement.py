@@ -4,14 +4,15 @@ The rule is fixed before any result is seen. Differences are paired by seed; pos
 to lie below (above) a bound if its BCa interval does and the two-sided sign-flip test of that bound has p < alpha;
 the interval alone is too short with few seeds. In this order:
 
-1. ADOPT the candidate with the best mean Δm among those that
+1. ADOPT the candidate with the best mean of Δm minus the sum's (of the same seeds) among those that
    - are shown to be better than the plain sum, with Holm's adjustment over all candidates,
    - are shown to be worse than single-task by less than ``margin`` points, and
    - have no task whose mean is worse than single-task by ``worst_task`` per cent or more.
 2. KEEP SUM if the sum itself meets the last two conditions, and for every candidate a gain over the sum of
    ``margin`` points or more is ruled out, or it breaks the worst-task rule.
 3. KEEP SINGLE if the sum and every candidate are shown to be worse than single-task, or break the worst-task rule.
-4. UNDECIDED otherwise, and wherever a rule with planned looks has set no level aside for this number of seeds
+4. UNDECIDED otherwise, where what all are compared with is unusable (1 needs single-task and the sum, 2 and 3
+   single-task), and wherever a rule with planned looks has set no level aside for this number of seeds
    (`motet.study.sequential`: there, every p is divided by the look's share, and every interval is wider).
 
 2 and 3 need no adjustment over arms: each claims that something holds of *every* arm, and errs only if a test errs
@@ -43,6 +44,7 @@ class Evidence:
         tasks: Change of every task against single-task, in per cent.
         usable: False if its training broke down, or a result is missing or not finite where other arms have one.
         step_cost: Time of a step over the plain sum's.
+        ruined: Tasks on which single-task's result is 0 and this arm's is worse, which is no change in per cent.
     """
 
     arm: str
@@ -51,10 +53,13 @@ class Evidence:
     tasks: Mapping[str, Estimate]
     usable: bool = True
     step_cost: float = math.nan
+    ruined: tuple[str, ...] = ()
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The task that lost most, and its mean change; ("", 0) without any."""
+        """The task that lost most, and its mean change, infinite for one that is ruined; ("", 0) without any."""
+        if self.ruined:
+            return self.ruined[0], math.inf
         means = {task: estimate.mean for task, estimate in self.tasks.items() if not math.isnan(estimate.mean)}
         return max(means.items(), key=lambda item: item[1], default=("", 0.0))
 
@@ -67,6 +72,7 @@ class Evidence:
             {task: _projected(estimate, more, share) for task, estimate in self.tasks.items()},
             self.usable,
             self.step_cost,
+            self.ruined,
         )
 
 
@@ -76,9 +82,14 @@ def outcome(evidence: Sequence[Evidence], rule: Rule, single_usable: bool = True
     usable = [e for e in candidates if e.usable]
     adjusted = adjusted_p(candidates)
     passing = [e for e in usable if adoptable(e, adjusted[e.arm], rule)]
-    if passing:
+    if passing and single_usable and the_sum.usable:
         return "ADOPT", min(passing, key=order).arm
-    if the_sum.usable and harmless(the_sum, rule) and all(no_gain(e, rule) or breaks(e, rule) for e in usable):
+    if (
+        single_usable
+        and the_sum.usable
+        and harmless(the_sum, rule)
+        and all(no_gain(e, rule) or breaks(e, rule) for e in usable)
+    ):
         return "KEEP SUM", SUM
     shared = [e for e in evidence if e.usable]
     if single_usable and shared and all(above(e.delta_m, 0.0, rule.alpha) or breaks(e, rule) for e in shared):
@@ -125,11 +136,17 @@ def no_gain(e: Evidence, rule: Rule) -> bool:
     return above(e.over_sum, -rule.margin, rule.alpha)
 
 
+def breaking(e: Evidence, rule: Rule) -> dict[str, float]:
+    """The mean changes of the tasks that are shown to be worse than the worst-task limit."""
+    known = {task: estimate for task, estimate in e.tasks.items() if estimate.seeds > 0}
+    p_values = holm(estimate.p(rule.worst_task) for estimate in known.values())
+    shown = zip(p_values, known.items(), strict=True)
+    return {task: t.mean for p, (task, t) in shown if p < rule.alpha and t.low > rule.worst_task}
+
+
 def breaks(e: Evidence, rule: Rule) -> bool:
     """One task is shown to be worse than the worst-task limit."""
-    known = [estimate for estimate in e.tasks.values() if estimate.seeds > 0]
-    p_values = holm(estimate.p(rule.worst_task) for estimate in known)
-    return any(p < rule.alpha and t.low > rule.worst_task for p, t in zip(p_values, known, strict=True))
+    return bool(breaking(e, rule))
 
 
 def split(evidence: Sequence[Evidence]) -> tuple[Evidence, list[Evidence]]:
@@ -141,8 +158,8 @@ def split(evidence: Sequence[Evidence]) -> tuple[Evidence, list[Evidence]]:
 
 
 def order(e: Evidence) -> tuple[bool, float]:
-    """Best mean Δm first; without a seed, last."""
-    return (math.isnan(e.delta_m.mean), e.delta_m.mean)
+    """Best first, without a seed last: by Δm minus the sum's of the same seeds, since arms may have other seeds."""
+    return (math.isnan(e.over_sum.mean), e.over_sum.mean)
 
 
 def _projected(estimate: Estimate, more: int, share: float) -> Estimate:

@@ -1,5 +1,7 @@
 """One writer a folder, and no lock that outlives its process."""
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,25 +20,42 @@ class Lock:
     whose mere existence locks would stay behind after SIGKILL.
 
     Raises:
-        StoreError: if another motet holds it.
+        StoreError: if another motet holds it, or it can't be used.
+        PermissionError: if the folder may not be written in.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._held = sqlite3.connect(folder / NAME, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        for place in (folder, folder / NAME):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        self._held: sqlite3.Connection | None = None
         try:
+            self._held = _connect(folder / NAME)
             self._held.execute("begin exclusive")
-        except sqlite3.OperationalError:
-            self._held.close()
+        except sqlite3.OperationalError as error:
+            self.release()
+            if not is_busy(error):
+                raise StoreError(f"{folder / NAME} can't be used ({error}): name another folder with --out") from None
             raise StoreError(
                 f"another motet is writing in {folder}: wait until it is done, or name another folder with --out"
             ) from None
         except sqlite3.DatabaseError:
-            self._held.close()
+            self.release()
             raise StoreError(f"{folder / NAME} is damaged: delete this file; it holds nothing") from None
 
     def release(self) -> None:
         """Let others write."""
-        self._held.close()
+        if self._held is not None:
+            self._held.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether it is only that somebody else has the file open."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_held(folder: Path) -> bool:

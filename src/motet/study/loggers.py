@@ -100,8 +100,7 @@ class MLflow:
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
         with self._reached(first=self._client is None):
             client = self._client or self._make(tracking_uri=self._uri)
-            experiment = client.get_experiment_by_name(study.problem)
-            number = experiment.experiment_id if experiment else client.create_experiment(study.problem)
+            number = _experiment(client, study.problem)
             tags = {"arm": arm, "seed": str(seed), "folder": str(folder)}
             identity = client.create_run(number, run_name=f"{arm} seed {seed}", tags=tags).info.run_id
             self._client = client
@@ -245,3 +244,14 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def _allowed(name: str) -> str:
     """MLflow takes letters, digits and these."""
     return re.sub(r"[^\w./: -]", "_", name)
+
+
+def _experiment(client: Any, name: str) -> str:
+    """The number of MLflow's experiment of this name, which is made where there is none."""
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            return str(client.create_experiment(name))
+        except Exception:  # Another participant may have made it at the same moment.
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise
+    return str(found.experiment_id)

@@ -10,7 +10,8 @@ import numpy as np
 from motet.study.inference import Values
 from motet.study.results import SINGLE, SUM, Run
 
-_LACKS = "it lacks results that other arms have"
+LACKS = "it lacks results that other arms have"
+"""Why an arm stays out of the decision."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,14 @@ def pair(tasks: list[str], runs: Sequence[Run], higher_is_better: Mapping[str, b
     every = sorted(set().union(*by_arm.values()))
     for arm, own in by_arm.items():
         if missing := [seed for seed in every if seed not in own]:
-            notes.append(f"{arm} has no run with {listed('seed', missing)}: comparisons use the seeds in common.")
+            notes.append(
+                f"{arm} has no run with {listed('seed', missing)}: it is compared with {SINGLE} and {SUM} on the seeds "
+                "that it has, and its means and ranks are not of the same seeds as those of other arms."
+            )
     paired_runs = {arm: {seed: own[seed] for seed in seeds if seed in own} for arm, own in by_arm.items()}
     results = {arm: _table(own, seeds, tasks) for arm, own in paired_runs.items()}
 
-    broken = dict.fromkeys((arm for arm, own in paired_runs.items() if not own), _LACKS)
+    broken = dict.fromkeys((arm for arm, own in paired_runs.items() if not own), LACKS)
     for arm, own in paired_runs.items():
         if any(notice.kind == "broke down" for run in own.values() for notice in run.warnings):
             broken[arm] = "its training broke down"
@@ -63,7 +67,7 @@ def pair(tasks: list[str], runs: Sequence[Run], higher_is_better: Mapping[str, b
             fails &= ~left_out
             table[fails.any(axis=1)] = np.nan
         if fails.any():
-            broken.setdefault(arm, _LACKS)
+            broken.setdefault(arm, LACKS)
             where = listed("seed", [seed for seed, fail in zip(seeds, fails, strict=True) if fail.any()])
             what = listed("task", [repr(task) for task, fail in zip(tasks, fails.T, strict=True) if fail.any()])
             notes.append(f"{arm} has no finite result for {what} in {where}, where other arms have one.")

@@ -103,7 +103,10 @@ class Pool:
                 # Not for ever: where a wait can't be interrupted, Ctrl-C comes between two.
                 process, kind, value = self._messages.get(timeout=0.5)
             except queue.Empty:
-                continue
+                dead = [process for process in self._jobs if process.dead]
+                if not dead:
+                    continue
+                process, kind, value = dead[0], "died", None
             job = self._jobs[process]
             if kind == "tick":
                 self.tick(value)
@@ -119,6 +122,6 @@ class Pool:
     def close(self) -> None:
         """End all processes at once, whatever they are doing."""
         for process in self._jobs:
-            process.popen.kill()
+            process.kill()
         for process in self._jobs:
             process.end()

@@ -4,6 +4,7 @@ Not those of `concurrent.futures`: it must be known what a process died of, epoc
 without ``if __name__ == "__main__"`` must not start itself again, and none may outlive the one that started it.
 """
 
+import io
 import os
 import pickle
 import queue
@@ -13,14 +14,18 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 
 DONE = 64
 """The exit code of a process whose work is done: 0 may be a ``sys.exit`` in a user's code."""
-_START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {} import main; main()"
+_START = (
+    "import os, pickle, sys; pipe = os.fdopen(os.dup(0), 'rb'); os.dup2(os.open(os.devnull, os.O_RDONLY), 0); "
+    "sys.path[:] = pickle.load(pipe); from {} import main; main(pipe)"
+)
+"""The pipe is no standard input: what a user's code forks or reads there must not meet it."""
 
 
 class Process:
@@ -34,7 +39,7 @@ class Process:
     def __init__(self, module: str, messages: "queue.Queue[tuple[Process, str, Any]]") -> None:
         # A session of its own, so that Ctrl-C in the terminal reaches this process alone.
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", _START.format(module)],
+            [sys.executable, "-P", "-c", _START.format(module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -50,13 +55,26 @@ class Process:
             pickle.dump(message, self.popen.stdin)
             self.popen.stdin.flush()
 
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended. Its end of the pipe may be open still, in a process that a user's code forked."""
+        return self.popen.poll() is not None
+
     def code(self) -> int:
         """Its exit code; it is dead, or killed now."""
         try:
             return self.popen.wait(5)
         except subprocess.TimeoutExpired:  # It closed its pipe, or wrote what is no message, and lives.
-            self.popen.kill()
+            self.kill()
             return self.popen.wait()
+
+    def kill(self) -> None:
+        """End it at once, and all that it started, which might hold its end of the pipe."""
+        if not hasattr(os, "killpg"):
+            self.popen.kill()
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
 
     def obituary(self, task: str) -> str:
         """What it died of, while it did something."""
@@ -64,20 +82,18 @@ class Process:
         cause = f"with exit code {code}"
         if code < 0:
             name = signal.Signals(-code).name
-            cause = f"by {name}" + (", as happens where memory runs out" if name == "SIGKILL" else "")
+            cause = f"by {name}"
+            if name == "SIGKILL":
+                cause += ", as happens where memory runs out (then use fewer workers)"
         during = f"that {task} " if task else ""
-        return (
-            f"the process {during}ended {cause}: what is finished is kept, and --resume goes on; where memory is "
-            "short, use fewer workers"
-        )
+        return f"the process {during}ended {cause}: what is finished is kept, and --resume goes on"
 
     def end(self, patience: float = 0) -> None:
         """Wait for so many seconds, kill it then, and leave nothing behind."""
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.popen.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
+        self.kill()
+        self.popen.wait()
         self._thread.join()
         for pipe in (self.popen.stdin, self.popen.stdout):
             with suppress(BrokenPipeError):
@@ -97,13 +113,19 @@ class Process:
 class Parent:
     """The process that started this one. When it is gone, however it ended, so is this.
 
-    It talks through standard input and output; what a user's code prints goes to standard error.
+    It talks through a pipe of its own and standard output; what a user's code prints goes to standard error.
+
+    Args:
+        pipe: What the parent sends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: BinaryIO) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with.
         self._out = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # This process may be killed, and nothing flushed.
+        self._pipe = pipe
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._follow, daemon=True).start()
         torch.set_num_threads(1)
@@ -124,8 +146,10 @@ class Parent:
         except BrokenPipeError:
             os._exit(1)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception | SystemExit) -> None:
         """Say what went wrong: the error itself where it survives the way."""
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"the problem's code called sys.exit({error.code!r})")
         error.add_note(f"In the worker process:\n{traceback.format_exc()}")
         try:
             pickle.loads(cloudpickle.dumps(error))
@@ -138,19 +162,19 @@ class Parent:
     def _follow(self) -> None:
         while True:
             try:
-                self._inbox.put(pickle.load(sys.stdin.buffer))
+                self._inbox.put(pickle.load(self._pipe))
             except BaseException:
                 os._exit(1)
 
 
 def packed(what: object, problem: str, doing: str) -> bytes:
-    """What `unpacked` gives back in another process, where torch's default dtype is then this one's.
+    """What `unpacked` gives back in another process, where torch is then set up as in this one.
 
     Raises:
         ValueError: that names the problem, if it can't be sent; ``doing`` is what needs no other process.
     """
     try:
-        return bytes(cloudpickle.dumps((what, torch.get_default_dtype())))
+        return bytes(cloudpickle.dumps((what, _settings())))
     except Exception as error:
         raise ValueError(
             f"the problem {problem} can't be sent to other processes ({error}): {doing} with workers=1, or let its "
@@ -158,8 +182,23 @@ def packed(what: object, problem: str, doing: str) -> bytes:
         ) from None
 
 
-def unpacked(received: tuple[Any, torch.dtype]) -> Any:
+def unpacked(received: tuple[Any, "_Settings"]) -> Any:
     """What was `packed`."""
-    what, dtype = received
+    what, (dtype, precision, deterministic, warn_only) = received
     torch.set_default_dtype(dtype)
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     return what
+
+
+_Settings = tuple[torch.dtype, str, bool, bool]
+
+
+def _settings() -> _Settings:
+    """All of torch's that change digits and can be asked for."""
+    return (
+        torch.get_default_dtype(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from safetensors.torch import load_file
 from torch import Tensor
 from tyro.conf import Positional, arg
 
@@ -16,7 +15,7 @@ from motet.problems.base import Problem, Training
 from motet.study import history
 from motet.study.arms import Arm, parse
 from motet.study.description import Description, differences, read_study
-from motet.study.files import DamagedError, StoreError, read_json
+from motet.study.files import DamagedError, StoreError, read_json, read_tensors
 from motet.study.fit import Tick, Trained
 from motet.study.options import Columns, Flag, OpenText
 from motet.study.provenance import fingerprint, versions
@@ -156,7 +155,7 @@ def repro(
     reference = None if run.arm == SINGLE else _other(study, run, SINGLE).validation
     with single_thread():
         again = train(problem, data, arm, run.seed, training, reference, tick)
-    parts = list(compare(run, _parameters(place), again))
+    parts = list(compare(run, read_tensors(place / "model.safetensors"), again))
     return Repro(str(place), run.arm, run.seed, judge(parts), parts, changed)
 
 
@@ -246,13 +245,6 @@ def _other(study: Path, run: Run, arm: str) -> Run:
             f"{run.arm} was trained after {arm} of the same seed and depends upon it, and {place} is missing or "
             "damaged: repeat the study's command with --resume to have it again"
         ) from None
-
-
-def _parameters(place: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(place / "model.safetensors")
-    except Exception as error:  # safetensors has its own kinds, which are no ValueError
-        raise DamagedError(f"{place / 'model.safetensors'} is damaged ({error})") from None
 
 
 def _curve(run: Run, kept: Run) -> Iterator[tuple[str, float]]:

@@ -14,7 +14,7 @@ from motet.study.coverage import covered
 from motet.study.fairness import of_step_lengths, of_tuning, refusal
 from motet.study.inference import Observed, Values, level, observe
 from motet.study.judgement import Evidence, above, adjusted_p, below
-from motet.study.pairing import Paired, listed, mean, pair
+from motet.study.pairing import LACKS, Paired, listed, mean, pair
 from motet.study.results import (
     SINGLE,
     SUM,
@@ -100,9 +100,12 @@ def summarise(
     logs, same_tasks = _logs(paired)
     observed = _observe(paired, logs, look.share)
     shared = [arm for arm in paired.runs if arm != SINGLE]
+    for arm in shared:
+        if not observed[arm].over_sum.seeds:
+            paired.broken.setdefault(arm, LACKS)
     step_costs = {arm: _step_cost(paired.runs[arm], paired.runs[SUM]) for arm in paired.runs}
     evidence = [
-        Evidence(arm, o.delta_m, o.over_sum, o.tasks, arm not in paired.broken, step_costs[arm])
+        Evidence(arm, o.delta_m, o.over_sum, o.tasks, arm not in paired.broken, step_costs[arm], _ruined(arm, paired))
         for arm, o in observed.items()
         if arm != SINGLE
     ]
@@ -145,6 +148,12 @@ def summarise(
         level(look.share),
         context.covered.volume,
     )
+
+
+def _ruined(arm: str, paired: Paired) -> tuple[str, ...]:
+    """Tasks on which single-task's mean result is 0 and the arm's is on the worse side of it."""
+    means = paired.directions * np.array([mean(column) for column in paired.results[arm].T])
+    return tuple(task for task, worse in zip(paired.tasks, means, strict=True) if paired.baseline[task] == 0 < worse)
 
 
 def _means(tasks: Mapping[str, Observed], paired: Paired) -> Values:

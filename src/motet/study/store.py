@@ -11,12 +11,12 @@ from collections.abc import Iterable, Set
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from motet.study import description as described
 from motet.study import history, index, live, lock
 from motet.study.description import Description, read_study
-from motet.study.files import DamagedError, StoreError, read_json, write_json
+from motet.study.files import DamagedError, StoreError, read_json, read_tensors, write_json
 from motet.study.fit import Trained
 from motet.study.jobs import other_data
 from motet.study.results import Run
@@ -82,9 +82,16 @@ class Store:
         return self._runs.keys()
 
     def trained(self, arm: str, seed: int) -> Trained:
-        """One finished run with its parameters and predictions."""
+        """One finished run with its parameters and predictions.
+
+        Raises:
+            DamagedError: if one of these files is missing or damaged.
+        """
         place = self.path(arm, seed)
-        tensors = (load_file(place / f"{name}.safetensors") for name in ("model", "predictions"))
+        try:
+            tensors = [read_tensors(place / f"{name}.safetensors") for name in ("model", "predictions")]
+        except DamagedError as error:
+            raise DamagedError(f"{error}: delete the folder {place}, and the run is trained again") from None
         return Trained(self.get(arm, seed), *tensors)
 
     def seeds(self, arms: Iterable[str]) -> int:

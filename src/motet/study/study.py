@@ -175,6 +175,7 @@ class Study:
                 crew = Pool(self.workers, self.problem, self.folder, runner.tick)
             stack.callback(crew.close)
             planned = self._planned(store.description.rule)
+            history.planned(self.folder, len({*planned} | {seed for arm, seed in store.keys if arm == SINGLE}))
             for count in store.description.rule.looks or (len(planned),):
                 runner.run(crew, self.arms, planned[:count])
                 self._read = None
@@ -231,7 +232,8 @@ class Study:
             stored = read_study(self.folder)
             if self._rule is not None:
                 replace(stored, rule=self._rule).must_equal(stored, self.folder)
-            runs = self.runs()
+            runs, past = self.runs(), history.read_history(self.folder)
+            common = [{run.seed for run in runs if run.arm == arm} for arm in (SINGLE, SUM)]
             summary = summarise(
                 stored.tasks,
                 runs,
@@ -240,10 +242,10 @@ class Study:
                 tuning=stored.tuning,
                 rows_recur=not (stored.fresh or stored.fixed_test),
                 notes=[
-                    *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs))),
+                    *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs)), stored.tuning is not None),
                     *caveats.of_architectures(runs),
                     *caveats.of_seeds(runs, stored.fresh, stored.fixed_test),
-                    *caveats.of_looks(history.read_history(self.folder).looks, stored.rule.looks),
+                    *caveats.of_looks(past.looks, stored.rule.looks, len(set.intersection(*common)), past.seeds),
                 ],
             )
             self._read = _Read(stored, runs, summary)

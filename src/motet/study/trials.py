@@ -261,6 +261,8 @@ class Trials:
             twins = [t for t in trials if t.user_attrs["point"] == point and t.number < trial.number and _alive(t)]
             state = TrialState.FAIL if twins else TrialState.RUNNING
             id_ = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+            if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
+                self.storage.record_heartbeat(id_)  # A trial that runs and never gave a sign is taken for living.
             try:
                 taken = self.storage.set_trial_state_values(id_, state=state)
             except optuna.exceptions.UpdateFinishedTrialError:

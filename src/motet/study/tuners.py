@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from motet.study.files import StoreError
 from motet.study.fit import Tick
@@ -61,7 +61,10 @@ class Tuners:
             try:
                 process, kind, value = self._messages.get(timeout=left)
             except queue.Empty:
-                return
+                dead = [process for process in self._processes if process.dead and process.code() != DONE]
+                if not dead:
+                    return
+                process, kind, value = dead[0], "died", None
             if kind == "tick":
                 self.tick(value)
             elif kind == "failed":
@@ -76,24 +79,30 @@ class Tuners:
             process.end(_PATIENCE)
 
 
-def main() -> None:
+def main(pipe: BinaryIO) -> None:
     """One of the processes: train until there is no trial left."""
     from motet.study.trials import quiet, storage_errors
     from motet.study.tuning import Session
 
-    parent = Parent()
-    signal.signal(signal.SIGTERM, _leave)
+    parent = Parent(pipe)
     code = 1
     try:
+        signal.signal(signal.SIGTERM, _leave)
         work = unpacked(parent.receive())
         with quiet(), storage_errors(work.storage):
             Session(work, partial(parent.tell, "tick")).run()
         code = DONE
-    except Exception as error:
+    except _Told:
+        pass
+    except (Exception, SystemExit) as error:
         parent.fail(error)
     finally:
         os._exit(code)  # The thread that follows the parent still reads, and Python would wait for it.
 
 
+class _Told(BaseException):
+    """The parent wants an end: a trial is put back on the way out."""
+
+
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    raise _Told

@@ -232,11 +232,11 @@ class Session:
             trial.report(score, epoch)
             return trial.should_prune()
 
-        point: Point = trials.points()[place]
-        if arm.follows:
-            arm = self._settled(arm)
         work = self.work
         try:
+            point: Point = trials.points()[place]
+            if arm.follows:
+                arm = self._settled(arm)
             with trials.living(trial):
                 outcome = attempt(
                     work.problem,

@@ -13,6 +13,7 @@ from motet.study.judgement import (
     adoptable,
     below,
     better_than_sum,
+    breaking,
     breaks,
     harmless,
     more_seeds,
@@ -23,7 +24,7 @@ from motet.study.judgement import (
 )
 from motet.study.optimizers import PLAIN, optimizer_of
 from motet.study.pairing import joined
-from motet.study.results import SUM, Rule, Verdict
+from motet.study.results import SINGLE, SUM, Rule, Verdict
 from motet.study.sequential import Look, least_p, look_at, seeds_needed, shares
 from motet.study.wording import number
 
@@ -71,6 +72,7 @@ def decide(
     reasons += [_worst_task(e, rule) for e in shown if e.worst[1] > 0]
 
     more: int | None = None
+    unusable = [SINGLE] * (not single_usable) + [SUM] * (not the_sum.usable)
     if decision == "ADOPT":
         headline = _adopted(chosen, rule)
         reasons += _not_the_methods(chosen, evidence)
@@ -100,7 +102,12 @@ def decide(
         headline = refused
     else:
         more, then = more_seeds(evidence, rule, single_usable, seeds)
-        if look.concludes:
+        if unusable:
+            headline = (
+                f"Undecided after {_seeds(seeds)}: all arms are compared with {joined(unusable)}, which "
+                f"{'is' if len(unusable) == 1 else 'are'} left out of the decision."
+            )
+        elif look.concludes:
             headline = f"Undecided after {_seeds(seeds)}: {_open_question(the_sum, candidates, rule, seeds)}."
             reasons += list(_obstacles(the_sum, candidates, adjusted, rule))
         else:
@@ -109,7 +116,7 @@ def decide(
             reasons.append(
                 f"If means and spreads stay as they are, {more} more {_plural('seed', more)} would give {then}."
             )
-        elif seeds > 1:
+        elif seeds > 1 and not unusable:
             reasons.append(_hopeless(look, rule))
     if rule.looks:
         reasons.append(_looks(look, rule))
@@ -131,8 +138,14 @@ def _level(estimate: Estimate) -> str:
 
 def _worst_task(e: Evidence, rule: Rule) -> str:
     task, change = e.worst
+    if e.ruined:
+        return f"{e.arm} {_ruins(task)}, which is over any limit."
     limit = "over" if change >= rule.worst_task else "within"
     return f"{e.arm} costs the task {task!r} most: {number(change)} %, {limit} the limit of {rule.worst_task:g} %."
+
+
+def _ruins(task: str) -> str:
+    return f"makes errors in the task {task!r}, in which single-task makes none"
 
 
 def _adopted(e: Evidence, rule: Rule) -> str:
@@ -176,7 +189,7 @@ def _runners_up(chosen: Evidence, candidates: Sequence[Evidence], p: Mapping[str
 
 
 def _excluded(e: Evidence, rule: Rule) -> str:
-    task, change = e.worst
+    task, change = max(breaking(e, rule).items(), key=lambda item: item[1])
     return f"{e.arm} breaks the worst-task rule: {task!r} loses {number(change)} %, more than {rule.worst_task:g} %."
 
 
@@ -186,7 +199,7 @@ def _open_question(the_sum: Evidence, candidates: Sequence[Evidence], rule: Rule
         return f"fewer than {least} cannot establish any difference" if least else "no look has seeds enough"
     if not candidates:
         return "whether the sum is as good as single-task is not established"
-    best = min(candidates, key=order).arm
+    best = min([e for e in candidates if e.usable] or candidates, key=order).arm
     if harmless(the_sum, rule):
         return f"the sum does no harm, but whether {best} or another arm gains on it is not established"
     return f"neither that {best} is worth adopting nor that single-task is better is established"
@@ -225,7 +238,8 @@ def _harm(e: Evidence, rule: Rule) -> list[str]:
         verb = "is" if above(e.delta_m, rule.margin, rule.alpha) else "may be"
         missing.append(f"{verb} worse than single-task by {_points(rule.margin)} or more")
     if e.worst[1] >= rule.worst_task:
-        missing.append(f"costs the task {e.worst[0]!r} {number(e.worst[1])} %")
+        task, change = e.worst
+        missing.append(_ruins(task) if e.ruined else f"costs the task {task!r} {number(change)} %")
     return missing
 
 
@@ -280,7 +294,7 @@ def _difference(mean: float) -> str:
 
 
 def _points(value: float) -> str:
-    text = f"{value:g}" if value.is_integer() else number(value)
+    text = f"{value:g}" if float(value).is_integer() else number(value)
     return f"{text} {_plural('point', value)}"
 
 
