@@ -36,9 +36,13 @@ from motet.problems.base import Problem, Task, Training
 from motet.problems.planted import PROBLEMS, Recipe, generate
 from motet.study import fit, momentum
 from motet.study.arms import Arm, parse
-from motet.study.results import SINGLE, SUM, Interval, Notice, Rule, Run, RunCost, Summary
+from motet.study.results import SINGLE, SUM, Interval, Notice, Rule, Run, RunCost, Summary, Tuning
+from motet.study.spaces import Space
 from motet.study.statistics import summarise
 from motet.study.training import train
+from motet.study.trying import attempt
+from motet.study.trying import blind as trial_data
+from motet.study.tuned import SHARED
 
 STRIDE = 1000
 """Between the first seeds of two studies."""
@@ -58,6 +62,7 @@ class Condition:
         seeds: Of a study.
         teachers: Whether every study has its own.
         apart: Whether single-task models, too, share neither with the sum.
+        trials: Of every arm, to tune it on the data of the first seed; none are pruned.
     """
 
     about: str
@@ -68,6 +73,7 @@ class Condition:
     seeds: int = 8
     teachers: bool = True
     apart: bool = False
+    trials: int = 0
 
     @property
     def labels(self) -> list[str]:
@@ -85,6 +91,14 @@ CONDITIONS = {
         twins=5,
         seeds=12,
         apart=True,
+    ),
+    "tuned": Condition(
+        "the same, and every arm, twins too, is tuned once by trainings of its own",
+        Recipe(rows=80),
+        _USUAL,
+        twins=3,
+        apart=True,
+        trials=12,
     ),
     "gain": Condition(
         "one candidate gains 3 points on the sum, and sharing helps",
@@ -134,20 +148,58 @@ def study(name: str, number: int, conditions: dict[str, Condition] = CONDITIONS)
     teacher = number + 1 if condition.teachers else 0
     load = partial(generate, recipe=replace(condition.recipe, teacher=teacher))
     problem = Problem(f"simulated-{name}", condition.about, "generated", load, "", condition.training, _trunk)
+    shared = [(label, label, 0) for label in (SUM, *condition.candidates)]
+    shared += [(SUM, f"{TWIN}{j + 1}", 100 * (j + 1)) for j in range(condition.twins)]
+    alone = 900 if condition.apart else 0
+    chosen = tuned(condition, problem, number * STRIDE, [(SINGLE, SINGLE, alone), *shared]) if condition.trials else {}
     runs = []
     for seed in range(number * STRIDE, number * STRIDE + condition.seeds):
         data = problem.load(seed)
 
         def trained(arm: Arm, label: str, offset: int = 0, reference: dict[str, float] | None = None) -> Run:
-            run = train(problem, data, arm, seed + offset, condition.training, reference).run  # noqa: B023
+            training = chosen.get(label, condition.training)
+            run = train(problem, data, arm, seed + offset, training, reference).run  # noqa: B023
             return replace(run, arm=label, seed=seed)  # noqa: B023
 
-        single = trained(parse(SINGLE), SINGLE, 900 if condition.apart else 0)
+        single = trained(parse(SINGLE), SINGLE, alone)
         runs.append(single)
-        shared = [(label, label, 0) for label in (SUM, *condition.candidates)]
-        shared += [(SUM, f"{TWIN}{j + 1}", 100 * (j + 1)) for j in range(condition.twins)]
         runs += [trained(parse(arm), label, offset, single.validation) for arm, label, offset in shared]
     return {"condition": name, "study": number, "teacher": teacher, "runs": [_kept(run) for run in runs]}
+
+
+def tuned(
+    condition: Condition, problem: Problem, seed: int, arms: Sequence[tuple[str, str, int]]
+) -> dict[str, Training | dict[str, Training]]:
+    """What each arm is to train with, single-task first: the best of as many trials, at the points of a study."""
+    data, reference, found = trial_data(problem.load(seed)), None, {}
+    tasks = tuple(task.name for task in data.tasks)
+    tuning = Tuning(condition.trials, condition.training.epochs, learning_rate=(0.02, 0.6))
+    for name, label, offset in arms:
+        arm = parse(name)
+        points = Space(arm, condition.training, tuning, tasks).points({})
+        outcomes = [
+            attempt(
+                problem,
+                data,
+                arm,
+                seed + offset,
+                condition.training,
+                point,
+                reference,
+                lambda *_: False,
+                lambda _: None,
+            )
+            for point in points
+        ]
+        best = {
+            of: max(range(len(points)), key=lambda trial: outcomes[trial].score(of))
+            for of in ((SHARED,) if arm.method is not None else tasks)
+        }
+        given = {of: points[trial].training(condition.training) for of, trial in best.items()}
+        if arm.method is None:
+            reference = {task: outcomes[trial].validation[task] for task, trial in best.items()}
+        found[label] = given.get(SHARED, given)
+    return found
 
 
 def _trunk(inputs: Tensor, training: Training) -> nn.Module:
@@ -257,7 +309,7 @@ def views(name: str) -> list[View]:
     """All that is judged of a condition; more than once where that is the question."""
     condition = CONDITIONS[name]
     every = tuple(condition.labels)
-    if name not in ("null", "gain"):
+    if name not in ("null", "tuned", "gain"):
         return [View(name, every, condition.seeds)]
     numbers = [n for n in (6, 8, 10, 12) if n <= condition.seeds]
     return [
@@ -293,6 +345,7 @@ def _found(view: View, runs: Sequence[Run]) -> Found:
 
 RIGHT: dict[str, tuple[str, Callable[[Found], bool]]] = {
     "null": ("false ADOPT", lambda f: f.decision == "ADOPT"),
+    "tuned": ("false ADOPT", lambda f: f.decision == "ADOPT"),
     "gain": ("ADOPT of uw", lambda f: f.decision == "ADOPT" and f.arm == "uw"),
     "idle": ("false ADOPT", lambda f: f.decision == "ADOPT"),
     "negative": (
