@@ -164,7 +164,20 @@ def test_the_features_gram_matrix_is_that_of_the_gradients_at_the_features():
     z, losses = model.losses(x)
     rows = torch.stack([torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses.values()])
     step = motet.Balancer("sum", route="features").backward(losses, features=z)
-    assert_close(step.gram, rows @ rows.T)
+    assert_close(step.gram, len(x) * rows @ rows.T)
+
+
+@pytest.mark.parametrize("route", ["features", "last-layer", "exact"])
+@pytest.mark.parametrize("method", ["fair-grad", "nash-mtl", "imtl", "upgrad"])
+def test_a_batch_that_is_repeated_gives_the_same_update(route, method):
+    """No weights grow with the batch size."""
+    updates = []
+    for times in (1, 8):
+        model, x = make()
+        z, losses = model.losses(x.repeat(times, 1))
+        motet.Balancer(method, route=route).backward(losses, features=z, shared=model.trunk.parameters())
+        updates.append(torch.cat([parameter.grad.flatten() for parameter in model.trunk.parameters()]))
+    assert_close(updates[1], updates[0])
 
 
 @pytest.mark.parametrize("route", ["auto", *ROUTES])

@@ -266,3 +266,17 @@ def test_blocks_have_names():
     step = motet.Balancer("upgrad", granularity="module").backward(model.losses(x)[1], shared=model.trunk)
     assert step.blocks == ("0", "2")
     assert len(step.block_weights) == 2
+
+
+def test_features_that_are_detached_are_said_to_be():
+    heads = [torch.nn.Linear(4, 1) for _ in range(2)]
+    z = torch.randn(8, 4)
+    losses = {name: head(z).square().mean() for name, head in zip("ab", heads, strict=True)}
+    with pytest.raises(ValueError, match="require no gradient: is the trunk frozen, or were they detached"):
+        motet.Balancer("upgrad").backward(losses, features=z)
+
+
+@pytest.mark.parametrize("text", ["ema+fair-grad", "fair-grad:alpha=2", "fair-grad@exact", "prefer=[2,1]+mgda"])
+def test_an_arm_of_a_study_is_no_method_and_its_form_in_code_is_said(text):
+    with pytest.raises(ValueError, match="written as an arm of a study; in code it is made of objects"):
+        motet.Balancer(text)

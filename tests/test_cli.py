@@ -85,14 +85,51 @@ def test_an_interrupted_study_keeps_its_runs_and_goes_on(table, tmp_path, capsys
 
 def test_a_study_goes_on_with_its_own_settings_where_nothing_is_said_of_them(table, tmp_path, capsys):
     run(capsys, *quick(table, tmp_path, "--arms", "si"))
-    again = ["compare", table, "--target", "age", "ill", "--arms", "si", "--seeds", 3, "--resume", "--quiet"]
+    again = ["compare", table, "--target", "age", "ill", "--resume", "--quiet"]
     places = ["--out", tmp_path / "runs", "--report", tmp_path / "report.html"]
+    (tmp_path / "runs" / "runs" / "si-seed1" / "run.json").unlink()
     code, _, _ = run(capsys, *again, *places)
     assert code == 0
-    assert len(list((tmp_path / "runs" / "runs").glob("*/run.json"))) == 9
+    assert len(list((tmp_path / "runs" / "runs").glob("*/run.json"))) == 6
+    code, out, _ = run(capsys, *again, *places, "--seeds", 3, "--arms", "uw")
+    assert code == 0
+    assert len(list((tmp_path / "runs" / "runs").glob("*/run.json"))) == 11
+    assert "seeds" in out.split("stl")[0]  # A column, since arms have other seeds now.
     code, _, err = run(capsys, *again, *places, "--epochs", 3)
     assert code == cli.BAD_INPUT
     assert "epochs was 2 and is 3" in err
+
+
+CHANGED = """
+import numpy as np
+from motet.problems import Problem, Task, Training, assemble, cut
+
+TASKS = Task("dose", "regression", "mae"), Task("toxic", "binary", "auroc")
+
+def load(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(90, 3))
+    parts = np.split(np.arange(90), [50, 70])
+    values = {"dose": x[:, 0] + rng.normal(size=90), "toxic": (x[:, 1] > 0).astype(float)}
+    return assemble(TASKS, cut(x, parts), {name: cut(value, parts) for name, value in values.items()})
+
+def problem():
+    return Problem("own", "Own", "made up", load, training=Training(epochs=2))
+"""
+
+
+def test_a_problem_of_ones_own_goes_on_with_the_studys_settings_unless_its_own_have_changed(tmp_path, capsys):
+    code = tmp_path / "own_c.py"
+    code.write_text(CHANGED)
+    start = ["compare", f"{code}:problem", "--arms", "si", "--seeds", 1, "--quiet", "--out", tmp_path / "runs"]
+    start += ["--report", tmp_path / "r.html"]
+    assert run(capsys, *start, "--width", 4, "--epochs", 1)[0] == 0
+    assert run(capsys, *start, "--resume")[0] == 0
+    sys.modules.pop("own_c")
+    code.write_text(CHANGED.replace("epochs=2", "epochs=33"))
+    found, _, err = run(capsys, *start, "--resume")
+    assert found == cli.BAD_INPUT
+    assert "epochs was 1 and is 33" in err
 
 
 def test_a_damaged_run_is_named_by_report_and_trained_again_by_resume(table, tmp_path, capsys):

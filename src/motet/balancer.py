@@ -248,6 +248,8 @@ class Balancer:
         """
         found, constant = read_losses(losses, self._index, self._fixed)
         taps, trunk = read_features(features), read_shared(shared)
+        if found and self.method.needs != "losses" and not all(tap.requires_grad for tap in taps):
+            raise ValueError("the features require no gradient: is the trunk frozen, or were they detached?")
         if validation is not None and not self.method.two_samples:
             raise ValueError(f"{type(self.method).__name__} learns from one batch: leave validation= out")
         if probe is not None and not callable(probe):
@@ -387,7 +389,7 @@ class Balancer:
         )
         self._warn_of_lonely(gradients, len(present))
         cost = StepCost(route, gradients.trunk_backwards, gradients.head_backwards)
-        gram = gradients.gram()
+        gram = gradients.gram() * gradients.factor
         fine = gradients.finite(gram)
         if not fine.all():
             kept = fine.nonzero().flatten().tolist()
@@ -396,7 +398,7 @@ class Balancer:
             if not batch.present:
                 return self._nothing(cost, batch.skipped)
             gradients.keep(kept)
-            gram, truth = gradients.gram(), None
+            gram, truth = gradients.gram() * gradients.factor, None
             known = None if known is None else known[kept]
         with self._on(batch.present):
             self.method.observe(batch.numbers)
@@ -673,7 +675,9 @@ class Balancer:
                 assert isinstance(gradients, routes.Features)
                 if gradients.hindrance:
                     self._say(f"{type(method).__name__} takes its moments at the features: {gradients.hindrance}")
-                signal, noise = (part * scale[:, None] * scale[None, :] for part in gradients.moments())
+                signal, noise = (
+                    part * gradients.factor * scale[:, None] * scale[None, :] for part in gradients.moments()
+                )
                 weights = method.sample_weights(signal, noise).to(gram) * scale
             else:
                 weights = method.weights(gram * scale[:, None] * scale[None, :]).to(gram) * scale

@@ -94,8 +94,8 @@ class BalancerStep:
         tasks: The tasks that took part, in the order of the vectors and matrices here.
         weights: Weight of every task's own gradient in the trunk's: (K,), also by name; None for methods
             whose direction is no combination of the gradients.
-        gram: Gram matrix of the tasks' gradients as the route knows them: (K, K), or None where no
-            route was needed.
+        gram: Gram matrix of the tasks' gradients as the route knows them, at the features times the number of
+            samples: (K, K), or None where no route was needed.
         skipped: Tasks left out because their loss or gradient was not finite.
         converged: False where the method's solver stopped at its iteration limit.
         block_weights: With ``granularity`` "module" or "tensor" the weights for every block of the trunk: (L, K);

@@ -48,7 +48,7 @@ def test_a_target_of_one_number_and_a_mark_is_nothing_to_learn():
 
 
 def test_a_target_that_mixes_numbers_and_text_is_warned_of_unless_its_type_is_given():
-    table = noise(300, mixed=["3.5"] * 270 + ["lost"] * 30)
+    table = noise(300, mixed=["3.5"] * 270 + ["lost"] * 30).drop(columns="y")
     (warning,) = from_table(table, ["mixed"]).warnings
     assert "target 'mixed' mixes numbers ('3.5' …) and text ('lost')" in warning
     assert not from_table(table, ["mixed:binary"]).warnings
@@ -175,3 +175,11 @@ def test_columns_that_rename_the_classes_are_found_whatever_is_missing(seed, row
         pairs = {(v, c) for v, c in zip(column, classes, strict=True) if c >= 0 and not np.isnan(v)}
         one_to_one = len(pairs) == len({v for v, _ in pairs}) == len({c for _, c in pairs})
         assert found == (one_to_one and len(pairs) > 1)
+
+
+def test_features_that_are_named_like_outcomes_are_warned_of_and_dropped_ones_are_not():
+    table = noise(60, event=[0, 1] * 30, days_to_death=np.random.default_rng(1).random(60))
+    (warning,) = from_table(table.rename(columns={"y": "age"}), ["age"]).warnings
+    assert "by name, 'event', 'days_to_death' may be outcomes too" in warning
+    assert "--drop" in warning
+    assert not from_table(table, ["y"], drop=["event", "days_to_death"]).warnings

@@ -2,6 +2,7 @@
 
 import pytest
 
+import motet
 from motet.study.arms import parse, parse_all
 
 
@@ -74,3 +75,8 @@ def test_a_wrapper_that_can_not_be_is_refused_with_the_arm(text, message):
     with pytest.raises(ValueError, match=message) as caught:
         parse(text)
     assert text in str(caught.value)
+
+
+def test_an_arm_is_text():
+    with pytest.raises(TypeError, match="an arm is text, such as 'ema\\+fair-grad:alpha=2', and no FairGrad"):
+        parse_all([motet.methods.FairGrad()])

@@ -179,7 +179,7 @@ def test_an_existing_study_is_not_touched_without_resume(study):
 
 def test_a_study_with_other_settings_is_not_mixed_in(study):
     other = Study(TINY, ARMS, out=study.folder, resume=True, training=replace(TINY.training, epochs=5))
-    with pytest.raises(StoreError, match=r"another study \(training was .*--out"):
+    with pytest.raises(StoreError, match=r"another study \(epochs was 3 and is 5\).*--out"):
         other.run()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from motet import methods
 from motet.problems.base import Training
 from motet.study import loggers
-from motet.study.arms import parse
+from motet.study.arms import DEFAULT_SEEDS, parse
 from motet.study.options import Affinity, Compare
 from motet.study.results import GROUPS, SINGLE, SUM, Rule
 
@@ -37,7 +37,8 @@ def check(training: Training, options: Compare) -> None:
     for name, value in limits.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"--{name} must be a number of at least 0, not {value}")
-    _check_arms(options.arms)
+    if options.arms is not None:
+        _check_arms(options.arms)
     _check_numbers(options)
     loggers.check(options.running.log)
     check_out(options.out)
@@ -77,7 +78,7 @@ def _is_name(text: str) -> bool:
 
 
 def _check_numbers(options: Compare) -> None:
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, and 6 to show anything, not {options.seeds}")
     if options.trials is not None and (options.trials < 0 or options.trials == 1):
         why = "a single trial leaves nothing to choose from" if options.trials == 1 else "it is a number of trials"
@@ -90,9 +91,10 @@ def _check_numbers(options: Compare) -> None:
             else "one is this process alone"
         )
         raise ValueError(f"--workers must lie between 1 and {most}, not {options.running.workers}: {why}")
-    if (most_seeds := options.rule.max_seeds) is not None and most_seeds <= options.seeds:
+    seeds = DEFAULT_SEEDS if options.seeds is None else options.seeds
+    if (most_seeds := options.rule.max_seeds) is not None and most_seeds <= seeds:
         raise ValueError(
-            f"--max-seeds must be more than --seeds, which is {options.seeds}, not {most_seeds}: "
+            f"--max-seeds must be more than --seeds, which is {seeds}, not {most_seeds}: "
             "it is how far seeds are added where those do not decide"
         )
 

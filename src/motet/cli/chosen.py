@@ -28,6 +28,8 @@ def problem(name: str, table: Columns, command: str) -> Problem:
         tables = sorted(entry.name for entry in path.glob("*.csv"))[:3]
         here = f"it has {', '.join(tables)}" if tables else "there is no CSV file in it"
         raise ValueError(f"{name} is a folder, and a table is one file: {here}")
+    if path.suffix == ".py":
+        raise ValueError(f"{name} is code: name the function in it that returns the problem, as in {name}:problem")
     if factory.is_factory(name):
         refuse_columns(table, f"{name} is a problem with its own tasks")
         return factory.load(name)

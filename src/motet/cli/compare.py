@@ -1,5 +1,6 @@
 """``motet compare``: train the arms, print the verdict and write the report."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -12,8 +13,10 @@ from motet.problems import factory
 from motet.problems.base import Problem, Training
 from motet.problems.table import TableProblem
 from motet.study import loggers, terminal
+from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS
 from motet.study.description import read_study
 from motet.study.files import StoreError
+from motet.study.history import History, read_history
 from motet.study.options import Compare
 from motet.study.store import default_folder, holds_study
 from motet.study.study import Study
@@ -24,14 +27,15 @@ def compare(options: Compare) -> int:
     problem = chosen.problem(options.problem, options.table, "compare")
     training = replace(_usual(problem, options), **_given(options))
     checks.check(training, options)
+    arms, seeds = _planned(problem, options)
     console = Console(stderr=options.running.json, highlight=False)
     if isinstance(problem, TableProblem):
         terminal.table_problem(console, problem)
     told = loggers.chosen(options.running.log)
     study = Study(
         problem,
-        options.arms,
-        options.seeds,
+        arms,
+        seeds,
         out=options.out,
         resume=options.resume,
         training=training,
@@ -90,10 +94,21 @@ def _usual(problem: Problem, options: Compare) -> Training:
     A function of the user's own may have been edited since, and that must be noticed.
     """
     folder = options.out or default_folder(problem.name, options.resume)
-    if options.resume and not factory.is_factory(options.problem) and holds_study(folder):
+    if options.resume and holds_study(folder):
         with suppress(StoreError):  # Whatever is wrong with the folder, `Study.run` says or mends it.
-            return read_study(folder).training
+            stored = read_study(folder)
+            if stored.usual == problem.training or not factory.is_factory(options.problem):
+                return stored.training
     return problem.training
+
+
+def _planned(problem: Problem, options: Compare) -> tuple[Sequence[str], int | Sequence[int]]:
+    """Arms and seeds: as they were named, or all of the study that is resumed, or the usual ones."""
+    past = History()
+    if options.resume and holds_study(folder := options.out or default_folder(problem.name, options.resume)):
+        past = read_history(folder)
+    seeds = past.seeds if options.rule.max_seeds is None else []  # Looks are counted from --seeds.
+    return options.arms or past.arms or DEFAULT_ARMS, options.seeds or seeds or DEFAULT_SEEDS
 
 
 def _given(options: Compare) -> dict[str, Any]:

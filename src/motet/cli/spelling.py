@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 _POSITIONAL = get_args(Positional[int])[1]
 _HELP = ("-h", "--help")
+_ALSO = {"--target": "--outcome", "--targets": "--target", "--outcome": "--target"}
+"""What another command calls an option."""
 
 
 class UsageError(ValueError):
@@ -62,7 +64,7 @@ def check_spelling(commands: Mapping[str, type], arguments: Sequence[str]) -> No
         name = "--" + name.lstrip("-").replace("_", "-")
         known = {f"--{key}": option for key, option in options.items() if not option.positional}
         if name not in known or not word.startswith("--"):
-            hint = _near(name, known, f"`motet {command} --help` lists what there is")
+            hint = _near(_ALSO.get(name, name), known, f"`motet {command} --help` lists what there is")
             raise UsageError(f"motet {command} has no option {word.partition('=')[0]}: {hint}")
         seen[name] += 1
         option, values = known[name], [given] if equals else []

@@ -86,6 +86,11 @@ def entry(name: str) -> Entry:
         raise ValueError(
             f"{name!r} goes around a method and is none itself: write an arm as in log+mgda, every=10+upgrad"
         )
+    if set(name) & set("+:@=()"):
+        raise ValueError(
+            f"{name!r} is written as an arm of a study; in code it is made of objects and arguments, as in "
+            "motet.Balancer(motet.methods.EMA(motet.methods.FairGrad(alpha=2.0)), route='exact')"
+        )
     near = difflib.get_close_matches(name.lower(), _REGISTRY, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`motet methods` lists them"
     raise ValueError(f"there is no method {name!r}: {hint}")

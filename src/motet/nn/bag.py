@@ -107,6 +107,8 @@ class Bag:
     @classmethod
     def of(cls, bags: Sequence[Any], coordinates: Sequence[Any] | None = None) -> Bag:
         """The flat form of a list of bags, each an array or tensor (Nᵦ, D); coordinates likewise."""
+        if absent := [b for b, bag in enumerate(bags) if bag is None]:
+            raise ValueError(f"bag {absent[0]} is None: a sample without instances is torch.zeros(0, D)")
         xs = [torch.as_tensor(bag) for bag in bags]
         if not xs:
             raise ValueError("Bag.of needs at least one bag, for the number of features")

@@ -35,6 +35,11 @@ class TaskGradients(ABC):
     head_backwards: int
 
     @property
+    def factor(self) -> float:
+        """What the Gram matrix is multiplied by, so that it is about as large as that of the trunk's gradients."""
+        return 1.0
+
+    @property
     def users(self) -> list[int]:
         """By how many tasks each shared parameter is used."""
         return [sum(column) for column in zip(*self.uses, strict=True)]

@@ -26,6 +26,10 @@ class Features(TaskGradients):
     above, up to the trunk's own Jacobian: angles are near the exact ones where conflict is weak, norms are
     not, and a promise of no conflict holds at the features only.
 
+    The trunk's gradient is a sum over the batch and J has a row a sample, so that ``‖Σ_b r[b]‖² ≤ B Σ_b ‖r[b]‖²``, with
+    equality where samples agree. Methods are given B·J Jᵀ: without the factor B, weights that fall with the gradients'
+    norms, as those of FairGrad and Nash-MTL, would grow with the root of the batch size.
+
     A feature may be computed from another: what counts at the lower one is what the heads take from it, past the
     upper one, so that the trunk's backward pass from both gives every gradient once.
     """
@@ -128,6 +132,11 @@ class Features(TaskGradients):
         else:
             self._parts[task][tap].copy_(gradient)
             self._found[task][tap] = True
+
+    @property
+    def factor(self) -> float:
+        """The number of samples B; of several features that differ in it, the largest."""
+        return float(max(len(tap) if tap.dim() else 1 for tap in self.taps))
 
     def gram(self) -> Tensor:
         """G = J Jᵀ of the rows: (K, K), float64."""
@@ -385,6 +394,11 @@ class LastLayer(Features):
         pattern, shown = layer.unfolded(one), layer.unfolded(other)
         difference = (shown - numbers.repeat_interleave(count // batch, 0) * pattern).abs().amax()
         return pattern if bool(difference <= 8 * torch.finfo(tap.dtype).eps * shown.abs().amax()) else None
+
+    @property
+    def factor(self) -> float:
+        """1 where the Gram matrix is the layer's."""
+        return super().factor if self._gram is None else 1.0
 
     def gram(self) -> Tensor:
         """G of the last layer's gradients: (K, K), float64."""

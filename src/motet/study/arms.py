@@ -328,6 +328,8 @@ def _check_architecture(text: str, arm: Arm, architecture: Architecture) -> None
 def parse_all(texts: Sequence[str]) -> list[Arm]:
     """All arms of a study: single-task and plain sum first, always, and none twice. A string is one arm."""
     texts = [texts] if isinstance(texts, str) else texts
+    if strange := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"an arm is text, such as 'ema+fair-grad:alpha=2', and no {type(strange[0]).__name__}")
     arms = {arm.label: arm for arm in map(parse, [SINGLE, SUM, *texts])}
     return list(arms.values())
 

@@ -13,7 +13,7 @@ from motet.study.pairing import joined
 from motet.study.results import Labels, Rule, Tuning
 
 NAME = "study.json"
-_TOLD = ("source", "fresh", "fixed_test", "labels")
+_TOLD = ("source", "fresh", "fixed_test", "labels", "usual")
 """Fields that say more of data which a fingerprint stands for. They make no study another one: a table may lie
 elsewhere on another machine."""
 
@@ -32,6 +32,7 @@ class Description:
         tuning: How every arm is tuned; None where all have the study's own settings.
         fresh, fixed_test: As `motet.problems.base.Problem` says.
         labels: Of the training rows of ``first_seed``; None is not known.
+        usual: What the problem itself says of training; None is not known.
     """
 
     problem: str
@@ -50,6 +51,7 @@ class Description:
     fresh: bool = False
     fixed_test: bool = False
     labels: Labels | None = None
+    usual: Training | None = None
 
     def digest(self) -> str:
         """Stands in every run, so that a lost study.json can be made anew only as it was."""

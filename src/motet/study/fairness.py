@@ -72,7 +72,7 @@ def of_tuning(runs: Sequence[Run], tuning: Tuning | None, rows_recur: bool) -> l
                 f"{side} edge of its range, {low:g} to {high:g}: a better one may lie beyond."
             )
     # An arm that is to train longer has more epochs by design.
-    spent = {run.arm: run.settings["epochs"] / parse(run.arm).longer for run in runs if run.settings.get("epochs")}
+    spent = {run.arm: run.settings["epochs"] / _longer(run.arm) for run in runs if run.settings.get("epochs")}
     if spent and max(spent.values()) > UNEQUAL * min(spent.values()):
         least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
         said.append(
@@ -108,6 +108,13 @@ def _at_edge(run: Run, tuning: Tuning, side: str) -> list[str]:
         return [run.arm]
     tasks = [task for task, chosen in by_task.items() if edge(chosen.get("learning_rate"), tuning) == side]
     return [f"{run.arm} ({', '.join(tasks)})"] if tasks else []
+
+
+def _longer(label: str) -> int:
+    try:
+        return parse(label).longer
+    except ValueError:  # Of another version, whose runs can still be read.
+        return 1
 
 
 def _trials(run: Run) -> int:

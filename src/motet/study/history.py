@@ -1,6 +1,7 @@
 """What was done with a study: the commands that trained its runs, and when its verdict was looked at."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +19,13 @@ class History:
     Attributes:
         commands: One for every start that trained something, in order.
         looks: With how many seeds each of these starts ended, and so a verdict could be read.
-        seeds: How many the last start was to end with; 0 is not known.
+        arms, seeds: All that were ever to be trained here; empty where it is not known.
     """
 
     commands: list[str] = field(default_factory=list)
     looks: list[int] = field(default_factory=list)
-    seeds: int = 0
+    arms: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
 
 
 def read_history(folder: Path) -> History:
@@ -38,11 +40,12 @@ def read_history(folder: Path) -> History:
         return History()
 
 
-def planned(folder: Path, seeds: int) -> None:
-    """A start is to end with so many seeds."""
+def planned(folder: Path, arms: Iterable[str], seeds: Iterable[int]) -> None:
+    """A start is to train these, beside what is there."""
     history = read_history(folder)
-    if history.seeds != seeds:
-        write_json(folder / NAME, asdict(replace(history, seeds=seeds)))
+    more = replace(history, arms=list(dict.fromkeys([*history.arms, *arms])), seeds=sorted({*history.seeds, *seeds}))
+    if more != history:
+        write_json(folder / NAME, asdict(more))
 
 
 def started(folder: Path, command: str) -> None:

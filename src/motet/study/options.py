@@ -23,7 +23,11 @@ _PROBLEM = (
 _ARMS = (
     "METHOD[:option=value,...][@route], as in fair-grad:alpha=1 (`motet methods`), or groups, to update group by "
     "group; an optimizer or another model may stand before, as in muon(lr=0.01)+sum or mmoe+sum. stl (a model a task) "
-    "and sum are always in."
+    f"and sum are always in. Default: {' '.join(DEFAULT_ARMS)}, or with --resume the study's."
+)
+_SEEDS = (
+    f"How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds. Default: "
+    f"{DEFAULT_SEEDS}, or with --resume the study's."
 )
 _TRIALS = (
     "Tune every arm before its seeds: learning rate, weight decay, dropout and the arm's own options. Every arm, stl "
@@ -108,9 +112,8 @@ class Compare:
     rule: Evidence
     training: TrainingChoice
     running: Running
-    arms: Annotated[tuple[str, ...], arg(metavar="ARM ...", help=_ARMS)] = DEFAULT_ARMS
-    seeds: int = DEFAULT_SEEDS
-    """How many paired seeds. Fewer than 6 can never give p < 0.05, and more arms need more seeds."""
+    arms: Annotated[tuple[str, ...] | None, arg(metavar="ARM ...", help=_ARMS, help_behavior_hint="")] = None
+    seeds: Annotated[int | None, arg(metavar="INT", help=_SEEDS, help_behavior_hint="")] = None
     trials: Annotated[int | None, arg(metavar="INT", help_behavior_hint="", help=_TRIALS)] = None
     out: OpenPath = None
     """Folder of the runs. Default: runs/PROBLEM."""
@@ -153,7 +156,7 @@ class Affinity:
 class Report:
     """Write the HTML report of finished runs, also while a study is still running: then the verdict is one so far."""
 
-    run: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER ...")]
+    run: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER ...", help_behavior_hint="")]
     """Folders of studies, such as runs/digits-overlay."""
     out: OpenPath = None
     """Where to write it. Default: report.html in the study's folder."""

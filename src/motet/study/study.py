@@ -175,7 +175,8 @@ class Study:
                 crew = Pool(self.workers, self.problem, self.folder, runner.tick)
             stack.callback(crew.close)
             planned = self._planned(store.description.rule)
-            history.planned(self.folder, len({*planned} | {seed for arm, seed in store.keys if arm == SINGLE}))
+            there = {seed for arm, seed in store.keys if arm == SINGLE}
+            history.planned(self.folder, [arm.label for arm in self.arms], {*planned, *there})
             for count in store.description.rule.looks or (len(planned),):
                 runner.run(crew, self.arms, planned[:count])
                 self._read = None
@@ -245,7 +246,7 @@ class Study:
                     *caveats.of_optimizers(list(dict.fromkeys(run.arm for run in runs)), stored.tuning is not None),
                     *caveats.of_architectures(runs),
                     *caveats.of_seeds(runs, stored.fresh, stored.fixed_test),
-                    *caveats.of_looks(past.looks, stored.rule.looks, len(set.intersection(*common)), past.seeds),
+                    *caveats.of_looks(past.looks, stored.rule.looks, len(set.intersection(*common)), len(past.seeds)),
                 ],
             )
             self._read = _Read(stored, runs, summary)
@@ -317,6 +318,7 @@ class Study:
             fresh=self.problem.fresh,
             fixed_test=self.problem.fixed_test,
             labels=labels(data),
+            usual=self.problem.training,
         )
 
     def _new_rule(self, stored: Description | None) -> Rule:

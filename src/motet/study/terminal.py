@@ -24,7 +24,8 @@ _WORD = re.compile("[^:,+@=_-]*[:,+@=_-]|[^:,+@=_-]+")
 def summary(console: Console, title: str, found: Summary, caution: str = "") -> None:
     """The arms' table, the rule, what the problem can't show, and the verdict."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    names = ("arm", "Δm %", "vs sum", "p", "worst task %", "step")
+    uneven = len({arm.seeds for arm in found.arms}) > 1  # Then columns are of other seeds than those beside them.
+    names = ("arm", *(("seeds",) if uneven else ()), "Δm %", "vs sum", "p", "worst task %", "step")
     for name in names:
         left = name in ("arm", "worst task %")
         # An arm's name is folded and never cut: two that differ in their last option would look the same.
@@ -36,7 +37,8 @@ def summary(console: Console, title: str, found: Summary, caution: str = "") -> 
         change = _interval(arm.delta_m) if arm.arm != SINGLE else "0"
         over_sum = _signed(arm.over_sum.mean) if arm.arm != SUM else ""
         p = "" if reference else _p(arm.p_sum_holm)
-        rows.append((arm.arm, change, over_sum, p, worst, _times(arm.step_cost)))
+        count = (str(arm.seeds),) if uneven else ()
+        rows.append((arm.arm, *count, change, over_sum, p, worst, _times(arm.step_cost)))
     taken = sum(max(map(cell_len, column)) for column in list(zip(names, *rows, strict=True))[1:])
     room = console.width - taken - 3 * len(names) + 1  # three spaces between columns, one at each edge
     for label, *cells in rows:

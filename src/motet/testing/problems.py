@@ -137,7 +137,7 @@ def _targets(task: Task, part: Split) -> Iterator[str]:
     elif task.kind == "multiclass" and not (targets.min() >= -1 and targets.max() < task.classes):
         yield f"are not within -1 … {task.classes - 1}"
     elif task.kind == "binary" and set(known.tolist()) != {0, 1}:
-        yield f"are {sorted(set(known.tolist()))[:5]}, and must be both 0 and 1"
+        yield f"are {sorted(set(known.tolist()))[:5]}, and must be both 0 and 1; a missing label is NaN"
     elif not known.isfinite().all():
         yield "are infinite somewhere"
 

@@ -22,6 +22,7 @@ from motet.problems.table.columns import (
     parse_target,
 )
 from motet.problems.table.doubts import doubts
+from motet.problems.table.names import outcomes_among
 from motet.problems.table.reading import read
 from motet.problems.table.splitting import Splitter
 
@@ -118,7 +119,9 @@ def from_table(
     columns = (*(o.column for o in outcomes), *inputs.columns, *roles)
     overview = (f"{len(table)} rows", *reading, *_overview(columns), split.text)
     mixed = [warning for target, kind in kinds.items() if not kind for warning in _mixed(table[target], target)]
-    warnings = (*mixed, *doubts(others, inputs, grouped=group is not None), *_warnings(inputs, outcomes, split))
+    own = [column.name for column in inputs.columns if column.role == "feature"]
+    doubtful = [*doubts(others, inputs, grouped=group is not None), *outcomes_among(own)]
+    warnings = (*mixed, *doubtful, *_warnings(inputs, outcomes, split))
 
     def load(seed: int) -> Data:
         parts, drawn = splitting.draw(split, outcomes, seed)

@@ -86,6 +86,11 @@ def parse_target(target: str, columns: Iterable[str]) -> tuple[str, Kind | None]
     name, colon, kind = target.rpartition(":")
     if target in columns or not colon:
         return find(target, columns, "for the target"), None
+    if kind.partition("=")[0] in ("ordinal", "survival", "count", "continuous"):
+        raise ValueError(
+            f"target {target!r}: numbers, two classes and several are compared here; grades, counts and censored times "
+            f"are outcomes of `motet select TABLE --outcome {target}`"
+        )
     name = find(name, columns, "for the target")
     for known in get_args(Kind):
         if kind == known:

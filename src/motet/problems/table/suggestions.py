@@ -1,6 +1,5 @@
 """Which columns of a table look like outcomes, for whoever has not named any."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -9,30 +8,11 @@ import pandas as pd
 from motet.columns import some
 from motet.problems.table import missing
 from motet.problems.table.columns import named_as_identifier, outcome
+from motet.problems.table.names import named_as_outcome
 from motet.problems.table.reading import read
 
 _MOST = 4
 """Outcomes that are proposed: enough for a first comparison."""
-# Words of names such as "hospdead", "days_to_death", "tumor grade", "y2". What they mean is for the user to say.
-_WORDS = (
-    *("outcome", "target", "label", "response", "endpoint", "result", "event", "score", "rating", "quality"),
-    *(
-        "dead",
-        "death",
-        "died",
-        "mortality",
-        "surviv",
-        "alive",
-        "relapse",
-        "recur",
-        "readmi",
-        "remission",
-        "progression",
-    ),
-    *("grade", "stage", "status", "diagnos", "toxicity", "severity", "disease", "cancer", "stay", "duration"),
-    *("price", "cost", "charge", "sales", "revenue", "demand", "yield", "churn", "fraud", "fail", "defect"),
-)
-_WHOLE = {"y", "class", "los", "slos", "er", "pr", "os", "pfs", "her2", "ill"}
 
 
 def suggest(path: str | Path, command: str) -> str:
@@ -52,7 +32,7 @@ def suggest(path: str | Path, command: str) -> str:
     kinds = {name: kind for name in table.columns if (kind := _kind(table, name))}
     if not kinds:
         raise ValueError(f"{path} has no column that could be predicted: each is constant, empty, or text throughout")
-    named = [name for name in kinds if _is_named(name)]
+    named = [name for name in kinds if named_as_outcome(name)]
     proposed = named[:_MOST] or list(kinds)[-2:]
     why = "by their names, these may be outcomes" if named else "the last ones are often outcomes"
     listed = ", ".join(f"{name} ({kinds[name]})" for name in proposed)
@@ -74,8 +54,3 @@ def _kind(table: pd.DataFrame, name: str) -> str | None:
         return outcome(column, name, None).task.kind
     except ValueError:
         return None
-
-
-def _is_named(name: str) -> bool:
-    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
-    return any(word in _WHOLE or any(word.startswith(w) or word.endswith(w) for w in _WORDS) for word in words if word)
