@@ -39,6 +39,13 @@ def test_a_better_arm_that_does_no_harm_is_adopted_and_the_best_of_them():
     assert any(reason.startswith("good would pass too") for reason in found.reasons)
 
 
+def test_a_small_gain_that_is_adopted_is_said_to_be_small():
+    small = verdict({"sum": -1.0, "a": -1.6}, seeds=8, noise=0.05)
+    assert small.decision == "ADOPT"
+    assert any("is shown but small: by the rule less than 1 point does not matter" in r for r in small.reasons)
+    assert not any("but small" in r for r in verdict({"sum": 0.0, "a": -3.0}, seeds=8).reasons)
+
+
 def test_an_arm_that_gains_on_the_sum_but_loses_to_single_task_is_not_adopted():
     assert verdict({"sum": 8.0, "a": 3.0}, seeds=8).decision == "KEEP SINGLE"
 

@@ -75,6 +75,11 @@ def decide(
     unusable = [SINGLE] * (not single_usable) + [SUM] * (not the_sum.usable)
     if decision == "ADOPT":
         headline = _adopted(chosen, rule)
+        if -chosen.over_sum.mean < rule.margin:
+            gain, limit = _points(-chosen.over_sum.mean), _points(rule.margin)
+            reasons.append(
+                f"The gain on the sum, {gain}, is shown but small: by the rule less than {limit} does not matter."
+            )
         reasons += _not_the_methods(chosen, evidence)
         reasons += _runners_up(chosen, candidates, adjusted, rule)
         if math.isfinite(chosen.step_cost):
