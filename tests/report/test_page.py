@@ -377,3 +377,11 @@ def test_trade_offs_are_of_the_tasks_that_pull_apart():
     assert two["all"]
     assert len(two["figures"]) == 1
     assert front.section(study(2, 6, 2)[1], tasks[:2]) is None
+
+
+def test_means_over_other_seeds_are_not_called_means_over_the_same(tmp_path, usual):
+    assert "means over the same seeds for every arm" in usual
+    tasks, summary, runs = study()
+    fewer = [replace(arm, seeds=arm.seeds - 1) if i == 2 else arm for i, arm in enumerate(summary.arms)]
+    text = write(tmp_path, (tasks, replace(summary, arms=fewer), runs)).read_text(encoding="utf-8")
+    assert "the seeds that an arm has, which are not the same for all of them" in text

@@ -67,6 +67,9 @@ def decide(
         shown.append(lead)
         detail = f" after Holm over {len(adjusted)} arms" if len(adjusted) > 1 else ""
         reasons.append(_against(lead, lead.over_sum, "the sum", adjusted[lead.arm], detail))
+        if decision == "ADOPT" and -lead.over_sum.mean < rule.margin:
+            gain, limit = _points(-lead.over_sum.mean), _points(rule.margin)
+            reasons.append(f"The gain, {gain}, is shown but small: by the rule less than {limit} does not matter.")
         reasons.append(_against(lead, lead.delta_m, "single-task"))
     reasons += list(_few_seeds(seeds, len(adjusted), rule))
     reasons += [_worst_task(e, rule) for e in shown if e.worst[1] > 0]
@@ -75,11 +78,6 @@ def decide(
     unusable = [SINGLE] * (not single_usable) + [SUM] * (not the_sum.usable)
     if decision == "ADOPT":
         headline = _adopted(chosen, rule)
-        if -chosen.over_sum.mean < rule.margin:
-            gain, limit = _points(-chosen.over_sum.mean), _points(rule.margin)
-            reasons.append(
-                f"The gain on the sum, {gain}, is shown but small: by the rule less than {limit} does not matter."
-            )
         reasons += _not_the_methods(chosen, evidence)
         reasons += _runners_up(chosen, candidates, adjusted, rule)
         if math.isfinite(chosen.step_cost):
