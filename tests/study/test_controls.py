@@ -217,3 +217,12 @@ def test_the_table_has_steps_passes_and_groups():
     arms = {arm.arm: arm for arm in summarise(tasks(3), runs, higher_is_better=lower(3)).arms}
     assert (arms["groups"].updates, arms["groups"].forwards, arms["groups"].groups) == (15, 30, 2)
     assert arms["sum"].groups != arms["sum"].groups
+
+
+def test_where_the_plain_sum_broke_down_nothing_is_said_of_groups():
+    runs = study({"sum": 0, "groups": -10, "groups:random": 1}, 8, noise=0.5)
+    broken = [replace(run, warnings=[Notice("broke down", "")]) if run.arm == "sum" else run for run in runs]
+    found = summarise(tasks(3), broken, higher_is_better=lower(3))
+    assert (
+        sentences(found)["groups"] == "The training of sum broke down, so nothing can be said of the groups of groups."
+    )
