@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,9 +26,11 @@ from motet.study.study import Study
 def compare(options: Compare) -> int:
     """Train what is not trained yet; the exit code."""
     problem = chosen.problem(options.problem, options.table, "compare")
-    training = replace(_usual(problem, options), **_given(options))
+    folder = options.out or default_folder(problem.name, options.resume)
+    resumed = folder if options.resume and holds_study(folder) else None
+    training = replace(_usual(problem, options, resumed), **_given(options))
     checks.check(training, options)
-    arms, seeds = _planned(problem, options)
+    arms, seeds = _planned(options, resumed)
     console = Console(stderr=options.running.json, highlight=False)
     if isinstance(problem, TableProblem):
         terminal.table_problem(console, problem)
@@ -47,7 +50,7 @@ def compare(options: Compare) -> int:
         max_seeds=options.rule.max_seeds,
         loggers=told,
     )
-    if options.resume and not holds_study(study.folder):
+    if options.resume and resumed is None:
         raise ValueError(f"there is nothing to resume in {study.folder}: leave --resume out to start a study there")
     if warning := study.too_few_seeds():
         console.print(f"Note: {warning}.\n")
@@ -88,25 +91,22 @@ def _kept(study: Study) -> str:
     return f"{what} kept in {study.folder}; the same command with --resume --out {study.folder} goes on"
 
 
-def _usual(problem: Problem, options: Compare) -> Training:
+def _usual(problem: Problem, options: Compare, resumed: Path | None) -> Training:
     """What was not said about training: as the problem has it, or the study that is resumed.
 
     A function of the user's own may have been edited since, and that must be noticed.
     """
-    folder = options.out or default_folder(problem.name, options.resume)
-    if options.resume and holds_study(folder):
+    if resumed is not None:
         with suppress(StoreError):  # Whatever is wrong with the folder, `Study.run` says or mends it.
-            stored = read_study(folder)
+            stored = read_study(resumed)
             if stored.usual == problem.training or not factory.is_factory(options.problem):
                 return stored.training
     return problem.training
 
 
-def _planned(problem: Problem, options: Compare) -> tuple[Sequence[str], int | Sequence[int]]:
+def _planned(options: Compare, resumed: Path | None) -> tuple[Sequence[str], int | Sequence[int]]:
     """Arms and seeds: as they were named, or all of the study that is resumed, or the usual ones."""
-    past = History()
-    if options.resume and holds_study(folder := options.out or default_folder(problem.name, options.resume)):
-        past = read_history(folder)
+    past = History() if resumed is None else read_history(resumed)
     seeds = past.seeds if options.rule.max_seeds is None else []  # Looks are counted from --seeds.
     return options.arms or past.arms or DEFAULT_ARMS, options.seeds or seeds or DEFAULT_SEEDS
 
