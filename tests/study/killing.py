@@ -24,8 +24,8 @@ from tests.study.tiny import TINY
 Work = Callable[[], object]
 
 
-def forked(work: Work, kill_after: float | None = None) -> bool:
-    """Whether a process of its own came to the end of the work; False where it was killed."""
+def _started(work: Work) -> int:
+    """The number of a process of its own that does the work."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -36,6 +36,12 @@ def forked(work: Work, kill_after: float | None = None) -> bool:
             traceback.print_exc()
         finally:
             os._exit(code)
+    return pid
+
+
+def forked(work: Work, kill_after: float | None = None) -> bool:
+    """Whether a process of its own came to the end of the work; False where it was killed."""
+    pid = _started(work)
     until = time.monotonic() + kill_after if kill_after is not None else None
     while not (found := os.waitpid(pid, os.WNOHANG))[0]:
         if until is not None and time.monotonic() >= until:
@@ -50,17 +56,7 @@ def forked(work: Work, kill_after: float | None = None) -> bool:
 
 def side_by_side(works: Sequence[Work]) -> list[int]:
     """Do all of it at once, each in a process of its own: their exit codes."""
-    pids = []
-    for work in works:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
+    pids = [_started(work) for work in works]
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,11 @@ def read_study(folder: str | Path) -> Description:
             f"{error}: repeat the command that started the study, with --resume --out {folder}, and this file is "
             "made anew; the runs are kept"
         ) from None
+
+
+def unscaled(tasks: Iterable[Task]) -> list[Task]:
+    """As a description has them."""
+    return [replace(task, scale=1.0) for task in tasks]
 
 
 def differences(name: str, was: Any, now: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from motet import problems
 from motet.problems.base import Problem, Training
 from motet.study import history
 from motet.study.arms import Arm, parse
-from motet.study.description import Description, differences, read_study
+from motet.study.description import Description, differences, read_study, unscaled
 from motet.study.files import DamagedError, StoreError, read_json, read_tensors
 from motet.study.fit import Tick, Trained
 from motet.study.options import Columns, Flag, OpenText
@@ -143,8 +143,7 @@ def repro(
     stored, run = read_study(study), read_json(place / "run.json", Run)
     problem = problem or _own(stored, study, place)
     data = problem.load(run.seed)
-    tasks = [replace(task, scale=1.0) for task in data.tasks]
-    if other := list(differences("tasks", stored.tasks, tasks)):
+    if other := list(differences("tasks", stored.tasks, unscaled(data.tasks))):
         raise StoreError(f"{problem.name} is not what {study} is a study of: {'; '.join(other)}")
     now = versions()
     changed = {n: (str(run.provenance[n]), v) for n, v in now.items() if n in run.provenance and run.provenance[n] != v}

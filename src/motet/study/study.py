@@ -15,7 +15,7 @@ from motet.problems.table import TableProblem
 from motet.study import caveats, history, looks, recipes, tables
 from motet.study.arms import DEFAULT_ARMS, DEFAULT_SEEDS, Arm, parse_all, parse_seeds
 from motet.study.database import address
-from motet.study.description import Description, read_study
+from motet.study.description import Description, read_study, unscaled
 from motet.study.exchange import Exchange
 from motet.study.files import StoreError
 from motet.study.jobs import Bench, Recipe
@@ -307,7 +307,7 @@ class Study:
             source=self.problem.source,
             caution=self.problem.caution,
             notes=list(data.notes),
-            tasks=[replace(task, scale=1.0) for task in data.tasks],
+            tasks=unscaled(data.tasks),
             table=isinstance(self.problem, TableProblem),
             training=self.training,
             rule=self._new_rule(stored),
